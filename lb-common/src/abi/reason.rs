@@ -1,0 +1,120 @@
+//! Why a packet was dropped or passed on: each reason has a name and a counter.
+
+/// Declares the reasons once: variant, name, sentence.
+macro_rules! reasons {
+    ($(#[$meta:meta])* $kind:ident from $first:literal { $($variant:ident $name:literal $text:literal)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum $kind { $(#[doc = $text] $variant,)* }
+
+        impl $kind {
+            /// Every reason, in the order of their counters.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The name that counters, metrics and events use.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// One sentence for people.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+
+            /// Position of this reason's counter.
+            #[inline(always)]
+            pub const fn counter(self) -> u32 {
+                $first + self as u32
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a packet went on to the kernel's own stack.
+    PassReason from 0 {
+        NotIp "not_ip" "Neither IPv4 nor IPv6: ARP, for example."
+        NotForService "not_for_service" "No service has this address, protocol and port."
+        Truncated "truncated" "The frame ends before the headers do."
+        BadHeader "bad_header" "An IP header contradicts itself or the frame."
+        Fragment "fragment" "A fragment that does not carry the ports."
+        Extension "extension" "IPv6 extension headers stand before the transport header."
+        OtherProtocol "other_protocol" "Neither TCP nor UDP."
+    }
+}
+
+reasons! {
+    /// Why a packet for a service was dropped.
+    DropReason from 16 {
+        NoBackend "no_backend" "The pool has no backend that can take it."
+        BackendAbsent "backend_absent" "The slot points at a backend that is not there: a defect."
+        TooBig "too_big" "The packet with its outer header exceeds the next hop's MTU."
+        NoHeadroom "no_headroom" "The driver left no room for an outer header."
+        NoPort "no_port" "The backend's interface is not one the program may send through."
+    }
+}
+
+/// A reason of either kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The packet went on to the kernel.
+    Pass(PassReason),
+    /// The packet was dropped.
+    Drop(DropReason),
+}
+
+impl Reason {
+    /// Counters that one CPU owns for reasons.
+    pub const COUNT: u32 = 32;
+
+    /// Every reason.
+    pub fn all() -> impl Iterator<Item = Self> {
+        PassReason::ALL.iter().map(|&r| Self::Pass(r)).chain(DropReason::ALL.iter().map(|&r| Self::Drop(r)))
+    }
+
+    /// The name that counters, metrics and events use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pass(reason) => reason.name(),
+            Self::Drop(reason) => reason.name(),
+        }
+    }
+
+    /// One sentence for people.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Pass(reason) => reason.text(),
+            Self::Drop(reason) => reason.text(),
+        }
+    }
+
+    /// Position of this reason's counter.
+    #[inline(always)]
+    pub const fn counter(self) -> u32 {
+        match self {
+            Self::Pass(reason) => reason.counter(),
+            Self::Drop(reason) => reason.counter(),
+        }
+    }
+}
+
+const _: () = {
+    assert!(PassReason::ALL.len() <= 16);
+    assert!(DropReason::ALL.len() <= 16);
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_reason_has_a_name_and_a_counter_of_its_own() {
+        let names: BTreeSet<_> = Reason::all().map(Reason::name).collect();
+        let counters: BTreeSet<_> = Reason::all().map(Reason::counter).collect();
+        assert_eq!(names.len(), Reason::all().count());
+        assert_eq!(counters.len(), Reason::all().count());
+        assert!(counters.iter().all(|&c| c < Reason::COUNT));
+    }
+}

@@ -1,0 +1,462 @@
+//! What a client may ask the daemon and what it answers: plain data, the same for the socket, the CLI and scripts.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::service::{AdminState, Via, XdpMode};
+
+/// A question or an order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// The balancer as a whole.
+    Status,
+    /// All services with their backends, or one.
+    Services(Option<String>),
+    /// All pools with their backends, or one.
+    Pools(Option<String>),
+    /// Health of every backend.
+    Health,
+    /// Counters.
+    Stats,
+    /// A change of the configuration.
+    Edit(Edit),
+}
+
+/// A change of the configuration. Texts are as in the file and are validated by the same code.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Edit {
+    /// Adds a service (all fields but the name may be checked only against the file's rules).
+    AddService(ServiceSpec),
+    /// Changes the named service: only the fields given.
+    SetService {
+        /// Its name.
+        name: String,
+        /// What changes.
+        patch: ServicePatch,
+    },
+    /// Removes the named service.
+    DeleteService {
+        /// Its name.
+        name: String,
+    },
+    /// Adds a pool.
+    AddPool(PoolSpec),
+    /// Changes the named pool: only the fields given.
+    SetPool {
+        /// Its name.
+        name: String,
+        /// What changes.
+        patch: PoolPatch,
+    },
+    /// Removes the named pool; refused while a service points at it.
+    DeletePool {
+        /// Its name.
+        name: String,
+    },
+    /// Adds a backend to a pool.
+    AddBackend {
+        /// The pool.
+        pool: String,
+        /// The backend.
+        backend: BackendSpec,
+    },
+    /// Changes a backend: only the fields given.
+    SetBackend {
+        /// The pool.
+        pool: String,
+        /// The backend.
+        name: String,
+        /// What changes.
+        patch: BackendPatch,
+    },
+    /// Removes a backend.
+    DeleteBackend {
+        /// The pool.
+        pool: String,
+        /// The backend.
+        name: String,
+    },
+}
+
+/// A service as written in the file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceSpec {
+    /// Its name.
+    pub name: String,
+    /// The virtual address.
+    pub vip: String,
+    /// `tcp/80`, `udp/6970-6999`.
+    pub ports: Vec<String>,
+    /// Name of its pool.
+    pub pool: String,
+}
+
+/// Fields of a service that change.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServicePatch {
+    /// The virtual address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vip: Option<String>,
+    /// All its ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ports: Option<Vec<String>>,
+    /// Name of its pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+}
+
+/// A health check as written in the file; all but the type optional.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckSpec {
+    /// `tcp` or `http`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Port to probe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Path of an HTTP check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// `Host` header of an HTTP check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Status an HTTP check wants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<u16>,
+    /// `2s`, `500ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<String>,
+    /// `1s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
+    /// Successes that bring a backend up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rise: Option<u32>,
+    /// Failures that take it down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fall: Option<u32>,
+}
+
+/// A pool as written in the file, without backends.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolSpec {
+    /// Its name.
+    pub name: String,
+    /// Table size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots: Option<u32>,
+    /// Its check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<CheckSpec>,
+}
+
+/// Fields of a pool that change.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolPatch {
+    /// The whole new check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<CheckSpec>,
+}
+
+/// A backend as written in the file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackendSpec {
+    /// Its name.
+    pub name: String,
+    /// Its own address.
+    pub address: String,
+    /// `l2` or `ipip`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<String>,
+    /// Its weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u16>,
+}
+
+/// Fields of a backend that change.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackendPatch {
+    /// Its own address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// `l2` or `ipip`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<String>,
+    /// Its weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u16>,
+    /// `ready` (enable), `drain`, `maint` (disable).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<AdminState>,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Response {
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// To [`Request::Services`] without a name.
+    Services(Vec<ServiceView>),
+    /// To [`Request::Services`] with one.
+    Service(ServiceView),
+    /// To [`Request::Pools`] without a name.
+    Pools(Vec<PoolView>),
+    /// To [`Request::Pools`] with one.
+    Pool(PoolView),
+    /// To [`Request::Health`].
+    Health(Vec<HealthView>),
+    /// To [`Request::Stats`].
+    Stats(Stats),
+    /// To [`Request::Edit`].
+    Done(Done),
+    /// The request could not be done; nothing was changed.
+    Refused(Refusal),
+}
+
+/// An edit took effect and stands in the file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Done {
+    /// Number of the configuration now in force.
+    pub generation: u64,
+    /// What was done, one sentence.
+    pub message: String,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Kind, for status and exit codes.
+    pub kind: RefusalKind,
+    /// Every reason, one sentence each.
+    pub errors: Vec<String>,
+}
+
+/// Kinds of refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalKind {
+    /// The named thing does not exist (HTTP 404).
+    NotFound,
+    /// The result would not be a valid configuration (HTTP 422).
+    Invalid,
+    /// The state of things forbids it now (HTTP 409).
+    Conflict,
+    /// The daemon could not carry it out: a full disk, the kernel (HTTP 500).
+    Failed,
+}
+
+/// The balancer as a whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the daemon.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// The configuration in force.
+    pub config: ConfigView,
+    /// Where it is attached.
+    pub interfaces: Vec<InterfaceView>,
+    /// Services with their backends.
+    pub services: Vec<ServiceView>,
+    /// Things that need a person, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ConfigView {
+    /// The file.
+    pub path: String,
+    /// Counts every configuration that took effect; 1 is the first.
+    pub generation: u64,
+    /// Why the file as it stands now was refused; empty if it is in force.
+    pub errors: Vec<String>,
+}
+
+/// One interface the program is attached to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InterfaceView {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// `native` or `generic`.
+    pub mode: XdpMode,
+}
+
+/// A service, as shown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceView {
+    /// Its name.
+    pub name: String,
+    /// The virtual address.
+    pub vip: IpAddr,
+    /// Its ports, as in the file.
+    pub ports: Vec<String>,
+    /// Its pool.
+    pub pool: String,
+    /// `UP` if any backend takes flows, else `DOWN`.
+    pub state: State,
+    /// Packets and bytes towards this service's backends since the daemon started, and per second.
+    pub traffic: Traffic,
+    /// The pool's backends; traffic is that of this service.
+    pub backends: Vec<BackendView>,
+}
+
+/// A pool, as shown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PoolView {
+    /// Its name.
+    pub name: String,
+    /// Table size.
+    pub slots: u32,
+    /// Its check in one line; absent if none.
+    pub check: Option<String>,
+    /// Names of the services that point at it.
+    pub services: Vec<String>,
+    /// Its backends; traffic is that of all its services.
+    pub backends: Vec<BackendView>,
+}
+
+/// A backend, as shown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackendView {
+    /// Its name.
+    pub name: String,
+    /// Its own address.
+    pub address: IpAddr,
+    /// How packets get there.
+    pub via: Via,
+    /// Its weight.
+    pub weight: u16,
+    /// Its state.
+    pub state: State,
+    /// Why it is in that state, in words.
+    pub reason: String,
+    /// Seconds since the state last changed.
+    pub since_seconds: u64,
+    /// Slots it owns.
+    pub slots: u32,
+    /// Its share of the table, percent.
+    pub share_percent: f64,
+    /// The next hop's MAC, once known.
+    pub mac: Option<String>,
+    /// The interface its packets leave by, once known.
+    pub interface: Option<String>,
+    /// Packets and bytes towards it.
+    pub traffic: Traffic,
+}
+
+/// Status words are HAProxy's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum State {
+    /// Takes flows.
+    Up,
+    /// Does not, because it cannot.
+    Down,
+    /// Takes no new flows, because an operator said so.
+    Drain,
+    /// Takes none and is not probed, because an operator said so.
+    Maint,
+}
+
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Up => "UP",
+            Self::Down => "DOWN",
+            Self::Drain => "DRAIN",
+            Self::Maint => "MAINT",
+        })
+    }
+}
+
+/// A total and its rate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Packets since the daemon started.
+    pub packets: u64,
+    /// Bytes (IP packets as the clients sent them).
+    pub bytes: u64,
+    /// Packets per second over the last second.
+    pub packets_per_second: f64,
+    /// Bytes per second over the last second.
+    pub bytes_per_second: f64,
+}
+
+/// Health of one backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HealthView {
+    /// Its pool.
+    pub pool: String,
+    /// Its name.
+    pub backend: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its state.
+    pub state: State,
+    /// Why, in words.
+    pub reason: String,
+    /// Seconds since the state last changed.
+    pub since_seconds: u64,
+    /// The check in one line: `http GET /healthz -> 200 on 192.0.2.10:80`; absent if none.
+    pub check: Option<String>,
+    /// Successes or failures in a row.
+    pub streak: u32,
+    /// How long the last probe took, milliseconds.
+    pub last_ms: Option<f64>,
+}
+
+/// Counters.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Traffic by service and backend.
+    pub services: Vec<ServiceStats>,
+    /// Packets not forwarded, by reason.
+    pub reasons: Vec<ReasonStats>,
+}
+
+/// Traffic of a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStats {
+    /// Its name.
+    pub service: String,
+    /// All its backends together.
+    pub traffic: Traffic,
+    /// By backend.
+    pub backends: Vec<BackendStats>,
+}
+
+/// Traffic of a backend within a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackendStats {
+    /// Its name.
+    pub backend: String,
+    /// Packets and bytes.
+    pub traffic: Traffic,
+}
+
+/// Packets not forwarded, for one reason.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReasonStats {
+    /// Name of the reason.
+    pub reason: String,
+    /// `pass` or `drop`.
+    pub verdict: String,
+    /// One sentence.
+    pub text: String,
+    /// Packets and bytes.
+    pub traffic: Traffic,
+}

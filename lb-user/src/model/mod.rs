@@ -1,0 +1,7 @@
+//! The pure middle: what is wanted, what is installed, and the way from one to the other.
+//!
+//! No I/O, no clock, no randomness, no async, no sockets, no BPF library.
+
+pub mod next_hop;
+pub mod probe;
+pub mod service;

@@ -1,0 +1,292 @@
+//! What an operator wants: pools, backends, services. Values of these types are valid by construction
+//! (`config` is the only maker): names are well-formed and unique, references resolve, ports do not collide.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Name of a pool, backend or service: 1 to 63 of `a-z A-Z 0-9 - _ .`, not starting with `-` or `.`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct Name(String);
+
+/// A text that is no [`Name`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is not a name: 1 to 63 letters, digits, '-', '_' or '.', not starting with '-' or '.'")]
+pub struct BadName(pub String);
+
+impl Name {
+    /// Checks a text.
+    ///
+    /// # Errors
+    /// [`BadName`] if it is empty, too long, or has other characters.
+    pub fn new(text: &str) -> Result<Self, BadName> {
+        let good = (1..=63).contains(&text.len())
+            && !text.starts_with(['-', '.'])
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if good { Ok(Self(text.to_owned())) } else { Err(BadName(text.to_owned())) }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::new(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// Everything an operator wants.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Desired {
+    /// The `[lb]` table.
+    pub settings: Settings,
+    /// Pools, in the order of the file.
+    pub pools: Vec<Pool>,
+    /// Services, in the order of the file.
+    pub services: Vec<Service>,
+}
+
+impl Desired {
+    /// The pool of that name.
+    pub fn pool(&self, name: &Name) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.name == *name)
+    }
+
+    /// The services of a pool, in the order of the file. The first one's VIP and port are where the pool is probed.
+    pub fn services_of<'a>(&'a self, pool: &'a Name) -> impl Iterator<Item = &'a Service> {
+        self.services.iter().filter(move |service| service.pool == *pool)
+    }
+}
+
+/// What holds for the whole balancer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Interfaces to attach to; at least one before `lb run` starts.
+    pub interfaces: Vec<String>,
+    /// How to attach.
+    pub xdp: XdpMode,
+    /// Where outer IPv4 source addresses come from: the prefix's host bits carry the flow hash, so that
+    /// receive-side scaling on the backend spreads tunnelled flows. A /32 turns that off.
+    pub tunnel_source_v4: (Ipv4Addr, u8),
+    /// The same for outer IPv6 headers; at most 32 host bits carry the hash.
+    pub tunnel_source_v6: (Ipv6Addr, u8),
+    /// Key of the flow hash: the same on all balancers that share VIPs.
+    pub seed: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            interfaces: Vec::new(),
+            xdp: XdpMode::Auto,
+            tunnel_source_v4: (Ipv4Addr::new(172, 16, 0, 0), 16),
+            tunnel_source_v6: (Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0), 64),
+            seed: 0,
+        }
+    }
+}
+
+/// How the XDP program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// Native; where the driver cannot, generic with a warning.
+    #[default]
+    Auto,
+    /// Native or not at all.
+    Native,
+    /// Generic (slow, for tests and for drivers without XDP).
+    Generic,
+}
+
+/// A named set of backends with one health check and one lookup table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Its name, unique among pools.
+    pub name: Name,
+    /// Size of the lookup table: a prime, fixed for the pool's life.
+    pub slots: u32,
+    /// How its backends are checked. Without one a backend with a known MAC counts as up.
+    pub check: Option<Check>,
+    /// Backends, in the order of the file.
+    pub backends: Vec<Backend>,
+}
+
+/// Size of a lookup table unless a pool says otherwise.
+pub const DEFAULT_SLOTS: u32 = 16381;
+
+/// Table sizes a pool may choose from lie in this range (and are prime).
+pub const SLOTS_RANGE: std::ops::RangeInclusive<u32> = 11..=1_048_573;
+
+/// A server of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Its name, unique in its pool.
+    pub name: Name,
+    /// Its own address (not the VIP).
+    pub address: IpAddr,
+    /// How packets get there.
+    pub via: Via,
+    /// Its share relative to the pool's other backends; 0 to [`MAX_WEIGHT`]. 0 takes no flow.
+    pub weight: u16,
+    /// What the operator said about it.
+    pub state: AdminState,
+}
+
+/// Weight of a backend that names none.
+pub const DEFAULT_WEIGHT: u16 = 100;
+
+/// The largest weight.
+pub const MAX_WEIGHT: u16 = 10_000;
+
+/// How packets get to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Via {
+    /// Rewrite the Ethernet addresses; the backend is on a connected subnet.
+    #[default]
+    L2,
+    /// IP-in-IP, the outer family being that of the backend's address.
+    Ipip,
+}
+
+impl fmt::Display for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::L2 => "l2",
+            Self::Ipip => "ipip",
+        })
+    }
+}
+
+/// What the operator said about a backend. In the file: `state = "ready" | "drain" | "maint"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdminState {
+    /// Serves if healthy.
+    #[default]
+    Ready,
+    /// No new flows.
+    Drain,
+    /// Not at all, and not probed.
+    Maint,
+}
+
+/// A health check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What is done.
+    pub kind: CheckKind,
+    /// Port to probe; without one, the first TCP port of the pool's first service.
+    pub port: Option<u16>,
+    /// From the start of one probe to the start of the next.
+    pub interval: Duration,
+    /// How long one probe may take; at most the interval.
+    pub timeout: Duration,
+    /// Successes in a row that bring a backend up.
+    pub rise: u32,
+    /// Failures in a row that take it down.
+    pub fall: u32,
+}
+
+impl Check {
+    /// Interval where the file names none.
+    pub const INTERVAL: Duration = Duration::from_secs(2);
+    /// Time-out where the file names none.
+    pub const TIMEOUT: Duration = Duration::from_secs(1);
+    /// Rise where the file names none.
+    pub const RISE: u32 = 2;
+    /// Fall where the file names none.
+    pub const FALL: u32 = 3;
+}
+
+/// What a check does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckKind {
+    /// A TCP connection is accepted.
+    Tcp,
+    /// An HTTP GET is answered with one status.
+    Http {
+        /// Path and query, starting with `/`.
+        path: String,
+        /// The `Host` header; without one, the VIP.
+        host: Option<String>,
+        /// The status that is success.
+        expect: u16,
+    },
+}
+
+/// VIP, ports and the pool they point at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name, unique among services.
+    pub name: Name,
+    /// The virtual address.
+    pub vip: IpAddr,
+    /// At least one; no (VIP, port) belongs to two services.
+    pub ports: Vec<ServicePort>,
+    /// Name of its pool, which exists.
+    pub pool: Name,
+}
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// The IP protocol number.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// One or more consecutive ports of a protocol: `tcp/80`, `udp/6970-6999`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServicePort {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// First port, at least 1.
+    pub first: u16,
+    /// Last port, at least `first`.
+    pub last: u16,
+}
+
+impl fmt::Display for ServicePort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { protocol, first, last } = self;
+        if first == last { write!(f, "{protocol}/{first}") } else { write!(f, "{protocol}/{first}-{last}") }
+    }
+}
