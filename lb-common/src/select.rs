@@ -1,1 +1,120 @@
-//! select
+//! Hashes and what is chosen by them: places in the service index, slots of a lookup table.
+
+use crate::{abi::ServiceKey, addr::Addr};
+
+/// Odd, with bits spread evenly: 2^64 divided by the golden ratio (Knuth, TAOCP vol. 3, 6.4).
+const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// One multiply-mix round. The product carries every low bit upwards; folding brings the high half
+/// back down for the next round.
+#[inline(always)]
+const fn mix(state: u64, word: u64) -> u64 {
+    let product = (state ^ word).wrapping_mul(MULTIPLIER);
+    product ^ (product >> 32)
+}
+
+/// The two places of the service index that may hold `key`, each below `2^bits`.
+#[inline(always)]
+pub const fn index_positions(key: &ServiceKey, salt: u32, bits: u32) -> [u32; 2] {
+    let [high, low] = key.vip.words();
+    let hash = mix(mix(mix(salt as u64, high), low), key.tail() as u64);
+    let mask = (1u32 << (bits & 31)) - 1;
+    [hash as u32 & mask, (hash >> 32) as u32 & mask]
+}
+
+/// Hash of a flow: what every packet of it has in common, under the fleet's seed.
+///
+/// Ports are in host byte order. Balancers with the same seed agree whatever their byte order is not:
+/// the address words are read in native order, so a fleet must not mix endianness.
+#[inline(always)]
+pub const fn flow_hash(
+    seed: u64,
+    source: &Addr,
+    destination: &Addr,
+    source_port: u16,
+    destination_port: u16,
+    protocol: u8,
+) -> u64 {
+    let [source_high, source_low] = source.words();
+    let [destination_high, destination_low] = destination.words();
+    let ports = source_port as u64 | (destination_port as u64) << 16 | (protocol as u64) << 32;
+    // An IPv4 address has a constant high word, which the compiler folds where it knows the family.
+    let hash = mix(mix(seed, source_high ^ ports), source_low);
+    mix(mix(hash, destination_low), destination_high)
+}
+
+/// Which of `count` slots a hash falls on: multiply-shift (Lemire 2016), no division.
+#[inline(always)]
+pub const fn slot_of(hash: u64, count: u32) -> u32 {
+    (((hash >> 32) * count as u64) >> 32) as u32
+}
+
+/// The bits of a hash that spread outer source addresses: those that [`slot_of`] does not look at.
+#[inline(always)]
+pub const fn spread_of(hash: u64) -> u32 {
+    hash as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Chi-square of `counts` against an even share, divided by its degrees of freedom: about 1 for a
+    /// random function.
+    fn unevenness(counts: &[u32]) -> f64 {
+        let total: u32 = counts.iter().sum();
+        let even = f64::from(total) / counts.len() as f64;
+        let chi: f64 = counts.iter().map(|&c| (f64::from(c) - even).powi(2) / even).sum();
+        chi / (counts.len() - 1) as f64
+    }
+
+    /// Clients as they come in life: few addresses with many ports, many addresses with few.
+    fn flows() -> impl Iterator<Item = (Addr, u16)> {
+        let few = (0..4u8).flat_map(|a| (1024..33_792u16).map(move |p| (Addr::v4([10, 0, 0, a]), p)));
+        let many = (0..=255u8).flat_map(|a| {
+            (0..=255u8).flat_map(move |b| (0..2u16).map(move |p| (Addr::v4([10, 1, a, b]), 40_000 + p)))
+        });
+        few.chain(many)
+    }
+
+    #[test]
+    fn flows_spread_evenly_over_slots_and_over_outer_sources() {
+        for seed in [0, 1, 0xfeed_beef_1234_5678] {
+            let mut slots = [0u32; 251];
+            let mut sources = [0u32; 256];
+            for (source, port) in flows() {
+                let hash = flow_hash(seed, &source, &Addr::v4([192, 0, 2, 1]), port, 443, 6);
+                slots[slot_of(hash, 251) as usize] += 1;
+                sources[(spread_of(hash) & 255) as usize] += 1;
+            }
+            assert!(unevenness(&slots) < 1.35, "slots {} with seed {seed}", unevenness(&slots));
+            assert!(unevenness(&sources) < 1.35, "sources {} with seed {seed}", unevenness(&sources));
+        }
+    }
+
+    #[test]
+    fn each_field_of_the_tuple_counts() {
+        let base = (Addr::v4([10, 0, 0, 1]), Addr::v4([192, 0, 2, 1]), 1000, 80, 6);
+        let hash = |t: (Addr, Addr, u16, u16, u8)| flow_hash(7, &t.0, &t.1, t.2, t.3, t.4);
+        let others = [
+            (Addr::v4([10, 0, 0, 2]), base.1, 1000, 80, 6),
+            (base.0, Addr::v4([192, 0, 2, 2]), 1000, 80, 6),
+            (base.0, base.1, 1001, 80, 6),
+            (base.0, base.1, 1000, 81, 6),
+            (base.0, base.1, 1000, 80, 17),
+        ];
+        for other in others {
+            assert_ne!(hash(base), hash(other));
+        }
+        assert_ne!(flow_hash(8, &base.0, &base.1, 1000, 80, 6), hash(base));
+    }
+
+    #[test]
+    fn a_slot_is_always_within_the_table() {
+        for hash in [0, u64::MAX, 1 << 63, u64::from(u32::MAX)] {
+            for count in [1, 2, 16_381, 1_048_573] {
+                assert!(slot_of(hash, count) < count);
+            }
+        }
+    }
+}
