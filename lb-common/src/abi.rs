@@ -46,10 +46,10 @@ pub mod name {
     /// Every data map that is shared memory with the daemon (`BPF_F_MMAPABLE`).
     pub const MAPPED: [&str; 8] = [CONFIG, INDEX, SERVICES, SLOTS, BACKENDS, PORTS, COUNTERS, REASONS];
 
+    /// Read-only global: entries of one copy of the service index, [`super::Limits::index`].
+    pub const INDEX_ENTRIES: &str = "INDEX_ENTRIES";
     /// Read-only global: how many counters one CPU owns, [`super::Limits::counters`].
     pub const COUNTERS_PER_CPU: &str = "COUNTERS_PER_CPU";
-    /// Read-only global: 1 if packets are logged through aya-log (debug level only).
-    pub const LOG_PACKETS: &str = "LOG_PACKETS";
 }
 
 /// How many elements the maps hold. Fixed when the maps are made.
@@ -65,6 +65,12 @@ pub struct Limits {
     pub backends: u32,
     /// Counters of one CPU: one for each pair of service and backend place.
     pub counters: u32,
+}
+
+impl Limits {
+    /// What the object file is compiled with; the loader sets others by the map's name.
+    pub const DEFAULT: Self =
+        Self { index: 1 << 16, services: 1 << 12, slots: 1 << 22, backends: 1 << 16, counters: 1 << 16 };
 }
 
 /// Interfaces that backends may be reached through.
@@ -102,7 +108,11 @@ impl Selector {
     /// Reads the word. Every word is a selector.
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
-        Self { copy: (word & 1) as u32, bits: ((word >> 8) & 31) as u32, salt: (word >> 32) as u32 }
+        Self {
+            copy: (word & 1) as u32,
+            bits: ((word >> 8) & 31) as u32,
+            salt: (word >> 32) as u32,
+        }
     }
 }
 
@@ -126,7 +136,13 @@ impl ServiceKey {
     /// The key of a (VIP, protocol, port).
     #[inline(always)]
     pub const fn new(vip: Addr, protocol: u8, port: u16) -> Self {
-        Self { vip, port, protocol, used: 1, pad: 0 }
+        Self {
+            vip,
+            port,
+            protocol,
+            used: 1,
+            pad: 0,
+        }
     }
 
     /// Port, protocol and the used mark as one word.
@@ -182,7 +198,8 @@ pub struct Service {
 
 /// One slot of a lookup table: a backend's number within its pool, and the transition flag.
 ///
-/// The previous owner of a slot in transition stands at the same place of a second array.
+/// The low 15 bits are the number plus one, so that zeroed memory is a table of empty slots. The previous owner of
+/// a slot in transition stands at the same place of a second array.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Slot(pub u16);
@@ -191,23 +208,20 @@ impl Slot {
     /// The flag: this slot has a previous owner that may still serve.
     pub const TRANSITION: u16 = 0x8000;
     /// No backend.
-    pub const EMPTY: Self = Self(0x7fff);
+    pub const EMPTY: Self = Self(0);
     /// Backend numbers of a pool are below this.
     pub const MAX_BACKENDS: u16 = 0x7fff;
 
     /// A slot that belongs to this backend number.
     #[inline(always)]
     pub const fn of(number: u16) -> Self {
-        Self(number & 0x7fff)
+        Self((number + 1) & 0x7fff)
     }
 
     /// The owner's number, if there is one.
     #[inline(always)]
     pub const fn owner(self) -> Option<u16> {
-        match self.0 & 0x7fff {
-            0x7fff => None,
-            number => Some(number),
-        }
+        (self.0 & 0x7fff).checked_sub(1)
     }
 
     /// Whether the slot is in transition.
@@ -233,14 +247,8 @@ pub const SLOTS_PER_LINE: u32 = 32;
 
 /// One map element of slots.
 #[repr(C, align(64))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SlotLine(pub [Slot; SLOTS_PER_LINE as usize]);
-
-impl Default for SlotLine {
-    fn default() -> Self {
-        Self([Slot::EMPTY; SLOTS_PER_LINE as usize])
-    }
-}
 
 /// How a packet gets to its backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -294,6 +302,22 @@ pub struct Backend {
     pub reserved2: u64,
 }
 
+impl Backend {
+    /// The next hop as it is at this moment, each half read as one word.
+    #[inline(always)]
+    pub fn hop(&self) -> Hop {
+        let words = &raw const self.hop;
+        // SAFETY: the pointer comes from a reference. Volatile, because the daemon may store a new word at
+        // any time and the compiler must not read one twice or in pieces.
+        Hop::from_words(unsafe {
+            [
+                (&raw const (*words)[0]).read_volatile(),
+                (&raw const (*words)[1]).read_volatile(),
+            ]
+        })
+    }
+}
+
 /// The Ethernet side of a backend: where its packets leave and to whom.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hop {
@@ -338,7 +362,10 @@ const fn pack(mac: [u8; 6], number: u16) -> u64 {
 #[inline(always)]
 const fn unpack(word: u64) -> [u64; 2] {
     let [a, b, c, d, e, f, y, z] = word.to_ne_bytes();
-    [u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]), u16::from_ne_bytes([y, z]) as u64]
+    [
+        u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]),
+        u16::from_ne_bytes([y, z]) as u64,
+    ]
 }
 
 #[inline(always)]
@@ -391,18 +418,32 @@ mod tests {
 
     #[test]
     fn words_read_back() {
-        let hop = Hop { destination: [1, 2, 3, 4, 5, 6], port: 7, source: [8, 9, 10, 11, 12, 13], mtu: 1480 };
+        let hop = Hop {
+            destination: [1, 2, 3, 4, 5, 6],
+            port: 7,
+            source: [8, 9, 10, 11, 12, 13],
+            mtu: 1480,
+        };
         assert_eq!(Hop::from_words(hop.to_words()), hop);
-        let selector = Selector { copy: 1, bits: 17, salt: 0xdead_beef };
+        let selector = Selector {
+            copy: 1,
+            bits: 17,
+            salt: 0xdead_beef,
+        };
         assert_eq!(Selector::from_word(selector.to_word()), selector);
     }
 
     #[test]
     fn a_slot_is_owned_empty_or_in_transition() {
+        assert_eq!(Slot::default(), Slot::EMPTY);
         assert_eq!(Slot::EMPTY.owner(), None);
-        assert_eq!(Slot::of(5).owner(), Some(5));
-        assert!(!Slot::of(5).in_transition());
-        assert!(Slot(5 | Slot::TRANSITION).in_transition());
-        assert_eq!(Slot(5 | Slot::TRANSITION).owner(), Some(5));
+        for number in [0, 5, Slot::MAX_BACKENDS - 1] {
+            let slot = Slot::of(number);
+            assert_eq!(slot.owner(), Some(number));
+            assert!(!slot.in_transition());
+            let moving = Slot(slot.0 | Slot::TRANSITION);
+            assert!(moving.in_transition());
+            assert_eq!(moving.owner(), Some(number));
+        }
     }
 }

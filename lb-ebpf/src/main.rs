@@ -1,2 +1,100 @@
-//! placeholder
-fn main() {}
+//! The programs of `lb` that run in the kernel: entry points, and the one match that turns decisions into
+//! verdicts. What is decided, and why, is in `lb-common`.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+// On the host this crate is only checked: the programs are reached through the sections they are linked in.
+#![cfg_attr(not(target_arch = "bpf"), allow(dead_code))]
+
+mod cursor;
+mod forward;
+mod maps;
+mod probe;
+mod report;
+mod server;
+
+use aya_ebpf::{
+    bindings::{TC_ACT_OK, xdp_action},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use lb_common::{
+    abi::Reason,
+    decide::{Decision, decide},
+    parse::parse,
+};
+
+use crate::{cursor::Cursor, maps::Maps};
+
+/// Balances the packets of services; passes everything else on.
+#[xdp]
+pub fn lb(ctx: XdpContext) -> u32 {
+    let packet = match parse(&Cursor::new(&ctx)) {
+        Ok(packet) => packet,
+        Err(reason) => {
+            report::reason(&ctx, Reason::Pass(reason));
+            return xdp_action::XDP_PASS;
+        }
+    };
+    match decide(&Maps, &packet) {
+        Decision::Forward(forward) => match forward::send(&ctx, &packet, &forward) {
+            Ok(verdict) => {
+                report::forwarded(&ctx, &packet, &forward);
+                verdict
+            }
+            Err(reason) => {
+                report::reason(&ctx, Reason::Drop(reason));
+                xdp_action::XDP_DROP
+            }
+        },
+        Decision::Pass(reason) => {
+            report::reason(&ctx, Reason::Pass(reason));
+            xdp_action::XDP_PASS
+        }
+        Decision::Drop(reason) => {
+            report::reason(&ctx, Reason::Drop(reason));
+            xdp_action::XDP_DROP
+        }
+    }
+}
+
+/// Passes everything: what a veth peer needs to receive native `XDP_TX`.
+#[xdp]
+pub fn lb_pass(_ctx: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+/// On a backend: strips the outer header of tunnelled packets.
+#[xdp]
+pub fn lb_decap(ctx: XdpContext) -> u32 {
+    match server::decapsulate(&ctx) {
+        Ok(()) => xdp_action::XDP_PASS,
+        // The outer header said IP-in-IP, and what it wraps is not there.
+        Err(server::BadTunnel) => xdp_action::XDP_DROP,
+    }
+}
+
+/// On the balancer's egress: steers a marked probe to the backend its mark names.
+#[classifier]
+pub fn lb_probe(mut ctx: TcContext) -> i32 {
+    match probe::steer(&mut ctx) {
+        probe::Steered::NotOurs | probe::Steered::Here => TC_ACT_OK as i32,
+        probe::Steered::Elsewhere(verdict) => verdict,
+        probe::Steered::Lost => aya_ebpf::bindings::TC_ACT_SHOT as i32,
+    }
+}
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {
+    println!("These programs run in the kernel: build lb-user, which carries them.");
+}
+
+// aya's log helpers are GPL-only; the source itself is dual-licensed (see LICENSE).
+#[cfg(target_arch = "bpf")]
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -2,6 +2,11 @@
 //!
 //! No I/O, no clock, no randomness, no async, no sockets, no BPF library.
 
+pub mod layout;
+pub mod memory;
 pub mod next_hop;
+pub mod plan;
 pub mod probe;
 pub mod service;
+pub mod simulate;
+pub mod traffic;

@@ -1,0 +1,119 @@
+//! What the controller hears and what it orders.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use crate::{
+    api::{InterfaceView, Request, Response},
+    model::{
+        next_hop::{NextHop, Unreachable},
+        plan::Change,
+        probe::{BackendId, ProbeOutcome, ProbeSpec},
+        traffic::Counters,
+    },
+};
+
+/// Names a request until it is answered.
+pub type Token = u64;
+
+/// Who the daemon is: facts that do not change while it runs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Identity {
+    /// Its version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// The configuration file.
+    pub config_path: String,
+    /// Where it is attached.
+    pub interfaces: Vec<InterfaceView>,
+}
+
+/// Something that happened outside.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The configuration file was read, at start or because it changed.
+    ConfigText(String),
+    /// It could not be read.
+    ConfigUnreadable(String),
+    /// [`Action::WriteConfig`] was carried out.
+    ConfigWritten {
+        /// Which.
+        token: Token,
+        /// Why it could not be.
+        result: Result<(), String>,
+    },
+    /// The way to an address was found, lost, or is another now.
+    NextHop {
+        /// The address.
+        target: IpAddr,
+        /// The way, or why there is none.
+        state: Result<NextHop, Unreachable>,
+    },
+    /// A probe ended.
+    Probe(ProbeOutcome),
+    /// [`Action::Apply`] was carried out, as far as it went.
+    Applied(Applied),
+    /// Counters were read.
+    Counters(Counters),
+    /// A client asks.
+    Request {
+        /// To be named in the answer.
+        token: Token,
+        /// The question or order.
+        request: Request,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// How far a plan went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Steps carried out.
+    pub done: usize,
+    /// Why the next one was not.
+    pub error: Option<String>,
+}
+
+/// How loud a line of the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Something needs a person.
+    Error,
+    /// Something got worse.
+    Warn,
+    /// Something changed.
+    Info,
+}
+
+/// Something to be done outside.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Carry out these steps in this order, and report how far it went.
+    Apply(Vec<Change>),
+    /// Follow the ways to exactly these addresses.
+    Resolve(BTreeSet<IpAddr>),
+    /// Keep exactly these probes running.
+    Probe(BTreeMap<BackendId, ProbeSpec>),
+    /// Replace the configuration file's text `before` by `after`, and report.
+    WriteConfig {
+        /// To be named in the report.
+        token: Token,
+        /// What must be there still: somebody may have edited the file by hand.
+        before: String,
+        /// What is to be there.
+        after: String,
+    },
+    /// Answer a request.
+    Reply {
+        /// Which.
+        token: Token,
+        /// The answer.
+        response: Response,
+    },
+    /// Tell people.
+    Log(Level, String),
+}

@@ -1,0 +1,107 @@
+//! Requests: questions are answered from the state; edits go through the file, like anybody's.
+
+use std::time::Duration;
+
+use super::{Action, Controller, Level, Token};
+use crate::{
+    api::{Done, Edit, Refusal, RefusalKind, Request, Response},
+    config::{self, EditError},
+};
+
+impl Controller {
+    pub(super) fn take_request(&mut self, now: Duration, token: Token, request: Request, actions: &mut Vec<Action>) {
+        let response = match request {
+            Request::Status => Response::Status(Box::new(self.status(now))),
+            Request::Services(None) => Response::Services(self.service_views(now)),
+            Request::Services(Some(name)) => found(
+                "service",
+                &name,
+                self.service_views(now).into_iter().find(|view| view.name == name).map(Response::Service),
+            ),
+            Request::Pools(None) => Response::Pools(self.pool_views(now)),
+            Request::Pools(Some(name)) => found(
+                "pool",
+                &name,
+                self.pool_views(now).into_iter().find(|view| view.name == name).map(Response::Pool),
+            ),
+            Request::Health => Response::Health(self.health_views(now)),
+            Request::Stats => Response::Stats(self.stats()),
+            Request::Edit(edit) => match self.edit(&edit) {
+                Ok(after) => {
+                    self.writing.insert(token, (after.clone(), describe(&edit)));
+                    actions.push(Action::WriteConfig { token, before: self.config_text.clone(), after });
+                    return;
+                }
+                Err(refusal) => Response::Refused(refusal),
+            },
+        };
+        actions.push(Action::Reply { token, response });
+    }
+
+    fn edit(&self, edit: &Edit) -> Result<String, Refusal> {
+        if !self.writing.is_empty() {
+            return Err(refusal(RefusalKind::Conflict, "another edit is being written; try again".to_owned()));
+        }
+        if !self.config.errors.is_empty() {
+            let mut errors = vec![format!(
+                "{} has errors; an edit now would be lost or would overwrite it: mend it first",
+                self.config.path
+            )];
+            errors.extend(self.config.errors.iter().cloned());
+            return Err(Refusal { kind: RefusalKind::Conflict, errors });
+        }
+        config::edit(&self.config_text, edit).map_err(|error| match error {
+            EditError::NotFound { .. } => refusal(RefusalKind::NotFound, error.to_string()),
+            EditError::Invalid(errors) => Refusal { kind: RefusalKind::Invalid, errors },
+            _ => refusal(RefusalKind::Conflict, error.to_string()),
+        })
+    }
+
+    /// The file was written, or not: only now does the edit take effect.
+    pub(super) fn take_written(
+        &mut self,
+        now: Duration,
+        token: Token,
+        result: Result<(), String>,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some((text, message)) = self.writing.remove(&token) else { return };
+        let response = match result.map_err(|why| refusal(RefusalKind::Failed, why)).and_then(|()| {
+            config::parse(&text).map_err(|errors| refusal(RefusalKind::Failed, errors.report(&self.config.path)))
+        }) {
+            Ok(desired) => {
+                self.config_text = text;
+                self.adopt(now, desired, actions);
+                actions.push(Action::Log(Level::Info, format!("edited: {message}")));
+                Response::Done(Done { generation: self.config.generation, message })
+            }
+            Err(refusal) => Response::Refused(refusal),
+        };
+        actions.push(Action::Reply { token, response });
+    }
+}
+
+fn found(what: &str, name: &str, response: Option<Response>) -> Response {
+    response.unwrap_or_else(|| {
+        Response::Refused(refusal(RefusalKind::NotFound, format!("there is no {what} \"{name}\"")))
+    })
+}
+
+fn refusal(kind: RefusalKind, error: String) -> Refusal {
+    Refusal { kind, errors: vec![error] }
+}
+
+/// What an edit did, one sentence.
+fn describe(edit: &Edit) -> String {
+    match edit {
+        Edit::AddService(spec) => format!("service {} added", spec.name),
+        Edit::SetService { name, .. } => format!("service {name} changed"),
+        Edit::DeleteService { name } => format!("service {name} removed"),
+        Edit::AddPool(spec) => format!("pool {} added", spec.name),
+        Edit::SetPool { name, .. } => format!("pool {name} changed"),
+        Edit::DeletePool { name } => format!("pool {name} removed"),
+        Edit::AddBackend { pool, backend } => format!("backend {pool}/{} added", backend.name),
+        Edit::SetBackend { pool, name, .. } => format!("backend {pool}/{name} changed"),
+        Edit::DeleteBackend { pool, name } => format!("backend {pool}/{name} removed"),
+    }
+}

@@ -1,0 +1,178 @@
+//! What the controller shows: its state in the API's terms.
+
+use std::{net::SocketAddr, time::Duration};
+
+use super::{Controller, describe, id, reasons, standing, usable};
+use crate::{
+    api::{
+        BackendStats, BackendView, HealthView, PoolView, ReasonStats, ServiceStats, ServiceView, State, Stats, Status,
+        Traffic,
+    },
+    model::{
+        service::{Backend, Name, Pool, Service},
+        traffic,
+    },
+};
+
+impl Controller {
+    pub(super) fn status(&self, now: Duration) -> Status {
+        Status {
+            version: self.identity.version.clone(),
+            pid: self.identity.pid,
+            uptime_seconds: now.saturating_sub(self.started).as_secs(),
+            config: self.config.clone(),
+            interfaces: self.identity.interfaces.clone(),
+            services: self.service_views(now),
+            warnings: self.failure.iter().map(|error| format!("the tables are not as wanted: {error}")).collect(),
+        }
+    }
+
+    pub(super) fn service_views(&self, now: Duration) -> Vec<ServiceView> {
+        self.desired.services.iter().filter_map(|service| self.service_view(now, service)).collect()
+    }
+
+    fn service_view(&self, now: Duration, service: &Service) -> Option<ServiceView> {
+        let pool = self.desired.pool(&service.pool)?;
+        let backends = self.backend_views(now, pool, &[&service.name]);
+        let traffic = pool.backends.iter().map(|backend| self.counted(&service.name, backend)).sum();
+        let up = backends.iter().any(|backend| backend.slots > 0);
+        Some(ServiceView {
+            name: service.name.to_string(),
+            vip: service.vip,
+            ports: service.ports.iter().map(ToString::to_string).collect(),
+            pool: service.pool.to_string(),
+            state: if up { State::Up } else { State::Down },
+            traffic: shown(traffic),
+            backends,
+        })
+    }
+
+    pub(super) fn pool_views(&self, now: Duration) -> Vec<PoolView> {
+        let view = |pool: &Pool| {
+            let services: Vec<&Name> = self.desired.services_of(&pool.name).map(|service| &service.name).collect();
+            PoolView {
+                name: pool.name.to_string(),
+                slots: pool.slots,
+                check: self.check_line(pool),
+                backends: self.backend_views(now, pool, &services),
+                services: services.into_iter().map(ToString::to_string).collect(),
+            }
+        };
+        self.desired.pools.iter().map(view).collect()
+    }
+
+    fn backend_views(&self, now: Duration, pool: &Pool, services: &[&Name]) -> Vec<BackendView> {
+        let owned = self.owned_slots(pool);
+        let table: u32 = owned.values().sum();
+        let view = |backend: &Backend| {
+            let member = self.members.get(&id(pool, backend))?;
+            let next_hop = self.next_hops.get(&backend.address);
+            let (state, reason) = standing(backend, &member.health, next_hop);
+            let hop = usable(backend, next_hop).ok();
+            let slots = owned.get(&backend.name).copied().unwrap_or(0);
+            let traffic = services.iter().map(|service| self.counted(service, backend)).sum();
+            Some(BackendView {
+                name: backend.name.to_string(),
+                address: backend.address,
+                via: backend.via,
+                weight: backend.weight,
+                state,
+                reason,
+                since_seconds: now.saturating_sub(member.since).as_secs(),
+                slots,
+                share_percent: if table == 0 { 0.0 } else { 100.0 * f64::from(slots) / f64::from(table) },
+                mac: hop.map(|hop| mac_text(hop.destination)),
+                interface: hop.map(|hop| hop.interface_name.clone()),
+                traffic: shown(traffic),
+            })
+        };
+        pool.backends.iter().filter_map(view).collect()
+    }
+
+    /// How many slots each backend owns in the table as it is installed.
+    fn owned_slots(&self, pool: &Pool) -> std::collections::BTreeMap<Name, u32> {
+        let Some(place) = self.layout.pool(&pool.name) else { return std::collections::BTreeMap::new() };
+        let mut by_number = vec![0u32; place.capacity as usize];
+        let slots = place.slot_base as usize..(place.slot_base + place.slots) as usize;
+        for owner in self.installed.slots[slots].iter().filter_map(|slot| slot.owner()) {
+            if let Some(count) = by_number.get_mut(usize::from(owner)) {
+                *count += 1;
+            }
+        }
+        place.numbers.iter().map(|(name, &(number, _))| (name.clone(), by_number[usize::from(number)])).collect()
+    }
+
+    pub(super) fn health_views(&self, now: Duration) -> Vec<HealthView> {
+        let mut views = Vec::new();
+        for pool in &self.desired.pools {
+            for backend in &pool.backends {
+                let Some(member) = self.members.get(&id(pool, backend)) else { continue };
+                let (state, reason) = standing(backend, &member.health, self.next_hops.get(&backend.address));
+                views.push(HealthView {
+                    pool: pool.name.to_string(),
+                    backend: backend.name.to_string(),
+                    address: backend.address,
+                    state,
+                    reason,
+                    since_seconds: now.saturating_sub(member.since).as_secs(),
+                    check: self.check_line(pool),
+                    streak: member.health.streak(),
+                    last_ms: member.health.took().map(|took| took.as_secs_f64() * 1000.0),
+                });
+            }
+        }
+        views
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let service_stats = |service: &Service| {
+            let pool = self.desired.pool(&service.pool)?;
+            let backends: Vec<BackendStats> = pool
+                .backends
+                .iter()
+                .map(|backend| BackendStats {
+                    backend: backend.name.to_string(),
+                    traffic: shown(self.counted(&service.name, backend)),
+                })
+                .collect();
+            let traffic = shown(pool.backends.iter().map(|backend| self.counted(&service.name, backend)).sum());
+            Some(ServiceStats { service: service.name.to_string(), traffic, backends })
+        };
+        let reason_stats = |(reason, traffic): (lb_common::abi::Reason, traffic::Traffic)| ReasonStats {
+            reason: reason.name().to_owned(),
+            verdict: match reason {
+                lb_common::abi::Reason::Pass(_) => "pass",
+                lb_common::abi::Reason::Drop(_) => "drop",
+            }
+            .to_owned(),
+            text: reason.text().to_owned(),
+            traffic: shown(traffic),
+        };
+        Stats {
+            services: self.desired.services.iter().filter_map(service_stats).collect(),
+            reasons: reasons(&self.reasons).map(reason_stats).collect(),
+        }
+    }
+
+    fn counted(&self, service: &Name, backend: &Backend) -> traffic::Traffic {
+        self.traffic.of(&(service.clone(), backend.name.clone()))
+    }
+
+    fn check_line(&self, pool: &Pool) -> Option<String> {
+        let target: Option<SocketAddr> = self.probe_target(pool);
+        pool.check.as_ref().map(|check| describe(&check.kind, target))
+    }
+}
+
+fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+fn shown(traffic: traffic::Traffic) -> Traffic {
+    Traffic {
+        packets: traffic.total.packets,
+        bytes: traffic.total.bytes,
+        packets_per_second: traffic.packets_per_second,
+        bytes_per_second: traffic.bytes_per_second,
+    }
+}

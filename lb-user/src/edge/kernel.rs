@@ -1,0 +1,408 @@
+//! The kernel edge: loads the programs, makes the maps, attaches, and carries out changes. It decides nothing.
+
+pub mod mapped;
+pub mod pins;
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    path::PathBuf,
+};
+
+use aya::{
+    Ebpf, EbpfLoader, include_bytes_aligned,
+    maps::{DevMap, Map},
+    programs::{
+        ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode as AyaMode,
+        links::{FdLink, PinnedLink},
+        tc::{self, SchedClassifierLink},
+        xdp::XdpLink,
+    },
+    util::{KernelVersion, nr_cpus},
+};
+use lb_common::{
+    abi::{
+        ABI_VERSION, Backend, Config, Counter, IndexEntry, Limits, MAX_PORTS, Reason, SLOTS_PER_LINE, Service,
+        SlotLine, name,
+    },
+    wire::pod::Pod,
+};
+
+use self::mapped::MappedArray;
+use crate::model::{plan::Change, service::XdpMode, traffic::Counters};
+
+/// The object with all programs and maps.
+pub static OBJECT: &[u8] = include_bytes_aligned!(env!("LB_EBPF_OBJECT"));
+
+/// What the kernel edge cannot do.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The object did not load: an old kernel, missing rights, or a refusal of the verifier.
+    #[error("cannot load the eBPF programs (root, or CAP_BPF and CAP_NET_ADMIN, and kernel 5.15 or later are needed)")]
+    Load(#[source] Box<aya::EbpfError>),
+    /// A program did not pass the verifier, or the kernel lacks what it needs.
+    #[error("the kernel refused program {program}")]
+    Program {
+        /// Name of the program.
+        program: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// The object lacks a program or map: it was built from other sources.
+    #[error("the eBPF object has no {0}: build again with cargo xtask build")]
+    Missing(&'static str),
+    /// A map cannot be used.
+    #[error("cannot use map {map}")]
+    Map {
+        /// Name of the map.
+        map: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The interface does not exist.
+    #[error("there is no interface {0} (see: ip link)")]
+    NoInterface(String),
+    /// The driver has no native XDP, and native was demanded.
+    #[error("{interface} cannot run XDP natively: {source}; xdp = \"auto\" falls back to generic mode")]
+    NoNative {
+        /// Interface name.
+        interface: String,
+        /// What the kernel said.
+        source: Box<ProgramError>,
+    },
+    /// The program cannot be attached.
+    #[error("cannot attach to {interface}{}", busy(.source))]
+    Attach {
+        /// Interface name.
+        interface: String,
+        /// What the kernel said.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// Pins cannot be made or removed.
+    #[error(transparent)]
+    Pins(#[from] pins::PinsError),
+    /// A port's device cannot be set.
+    #[error("cannot set the device of port {number} to interface {ifindex}")]
+    Device {
+        /// Port number.
+        number: u32,
+        /// Interface index.
+        ifindex: u32,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn busy(error: &ProgramError) -> &'static str {
+    match error {
+        ProgramError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::EBUSY) => {
+            ": another XDP program is attached there (see: ip link, bpftool net)"
+        }
+        _ => "",
+    }
+}
+
+/// How to load.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Sizes of the tables.
+    pub limits: Limits,
+    /// Whether the programs log packets (aya-log at debug level): slow.
+    pub log_packets: bool,
+    /// Directory under a bpffs for pins.
+    pub pins: PathBuf,
+}
+
+/// The programs and maps of one balancer.
+pub struct Kernel {
+    ebpf: Ebpf,
+    tables: MappedTables,
+    limits: Limits,
+    cpus: u32,
+    /// The directory of all versions' pins, and that of ours.
+    pins: (PathBuf, PathBuf),
+    attached: Vec<Attached>,
+}
+
+struct MappedTables {
+    config: MappedArray<Config>,
+    index: MappedArray<IndexEntry>,
+    services: MappedArray<Service>,
+    slots: MappedArray<SlotLine>,
+    backends: MappedArray<Backend>,
+    ports: MappedArray<u32>,
+    counters: MappedArray<Counter>,
+    reasons: MappedArray<Counter>,
+}
+
+/// One interface. The links detach when they are dropped, unless a pin keeps them.
+struct Attached {
+    interface: String,
+    _xdp: FdLink,
+    _probe: SchedClassifierLink,
+}
+
+impl Kernel {
+    /// Loads the programs and makes their maps, all zero.
+    ///
+    /// # Errors
+    /// See [`KernelError`].
+    pub fn load(options: &LoadOptions) -> Result<Self, KernelError> {
+        let limits = options.limits;
+        let cpus = nr_cpus().map_err(|(_, source)| KernelError::Map { map: name::COUNTERS, source })?;
+        let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
+        let log_level = if options.log_packets { u8::MAX } else { 0 };
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries(name::INDEX, 2 * limits.index)
+            .map_max_entries(name::SERVICES, limits.services)
+            .map_max_entries(name::SLOTS, limits.slots / SLOTS_PER_LINE)
+            .map_max_entries(name::BACKENDS, limits.backends)
+            .map_max_entries(name::COUNTERS, cpus * limits.counters)
+            .map_max_entries(name::REASONS, cpus * Reason::COUNT)
+            .override_global(name::INDEX_ENTRIES, &limits.index, true)
+            .override_global(name::COUNTERS_PER_CPU, &limits.counters, true)
+            .override_global(aya_log::LEVEL, &log_level, true)
+            .load(OBJECT)
+            .map_err(|error| KernelError::Load(Box::new(error)))?;
+        let refused = |program| move |source| KernelError::Program { program, source: Box::new(source) };
+        xdp(&mut ebpf, name::PROGRAM)?.load().map_err(refused(name::PROGRAM))?;
+        classifier(&mut ebpf, name::PROBE)?.load().map_err(refused(name::PROBE))?;
+        let tables = MappedTables {
+            config: mapped(&ebpf, name::CONFIG, 1)?,
+            index: mapped(&ebpf, name::INDEX, 2 * limits.index)?,
+            services: mapped(&ebpf, name::SERVICES, limits.services)?,
+            slots: mapped(&ebpf, name::SLOTS, limits.slots / SLOTS_PER_LINE)?,
+            backends: mapped(&ebpf, name::BACKENDS, limits.backends)?,
+            ports: mapped(&ebpf, name::PORTS, MAX_PORTS)?,
+            counters: mapped(&ebpf, name::COUNTERS, cpus * limits.counters)?,
+            reasons: mapped(&ebpf, name::REASONS, cpus * Reason::COUNT)?,
+        };
+        let pins = (options.pins.clone(), options.pins.join(format!("v{ABI_VERSION}")));
+        Ok(Self { ebpf, tables, limits, cpus, pins, attached: Vec::new() })
+    }
+
+    /// The loaded programs, for whoever runs them by `BPF_PROG_TEST_RUN` or reads their log.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// Sizes of the tables.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Pins the maps, so that they and what they hold outlive the daemon.
+    ///
+    /// # Errors
+    /// [`KernelError::Pins`].
+    pub fn pin_maps(&self) -> Result<(), KernelError> {
+        pins::prepare(&self.pins.1)?;
+        for (map_name, map) in self.ebpf.maps().filter(|(map_name, _)| map_name.starts_with("lb_")) {
+            pins::replace(&self.pins.1.join(map_name), |path| map.pin(path).map_err(io::Error::other))?;
+        }
+        Ok(())
+    }
+
+    /// Attaches the balancer and the probes' steering to an interface, or takes over a link that an earlier daemon
+    /// left pinned: packets then meet either its program or this one, never none. Says which mode it became.
+    ///
+    /// # Errors
+    /// See [`KernelError`]; nothing stays attached that was not before.
+    pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<XdpMode, KernelError> {
+        if nix::net::if_::if_nametoindex(interface).is_err() {
+            return Err(KernelError::NoInterface(interface.to_owned()));
+        }
+        pins::prepare(&self.pins.1)?;
+        let probe = self.attach_probe(interface)?;
+        let (xdp, mode) = self.attach_xdp(interface, mode)?;
+        self.attached.push(Attached { interface: interface.to_owned(), _xdp: xdp, _probe: probe });
+        Ok(mode)
+    }
+
+    fn attach_xdp(&mut self, interface: &str, mode: XdpMode) -> Result<(FdLink, XdpMode), KernelError> {
+        let pin = self.pins.1.join(format!("link-{interface}"));
+        let program = xdp(&mut self.ebpf, name::PROGRAM)?;
+        let failed = |source| KernelError::Attach { interface: interface.to_owned(), source: Box::new(source) };
+        // A link left by an earlier daemon; its interface may be gone, and then it holds nothing.
+        if let Ok(pinned) = PinnedLink::from_pin(&pin)
+            && let Ok(link) = XdpLink::try_from(FdLink::from(pinned))
+            && let Ok(id) = program.attach_to_link(link)
+        {
+            tracing::info!(interface, "took over the program of an earlier daemon");
+            let link = program.take_link(id).and_then(into_fd_link).map_err(failed)?;
+            // The link keeps the mode it was made with.
+            return Ok((link, attached_mode(interface)));
+        }
+        pins::remove(&pin)?;
+        let (id, mode) = match mode {
+            XdpMode::Generic => (program.attach(interface, AyaMode::Skb).map_err(failed)?, XdpMode::Generic),
+            XdpMode::Native => match program.attach(interface, AyaMode::Driver) {
+                Ok(id) => (id, XdpMode::Native),
+                Err(source) if lacks_native(&source) => {
+                    let interface = interface.to_owned();
+                    return Err(KernelError::NoNative { interface, source: Box::new(source) });
+                }
+                Err(source) => return Err(failed(source)),
+            },
+            XdpMode::Auto => match program.attach(interface, AyaMode::Driver) {
+                Ok(id) => (id, XdpMode::Native),
+                Err(error) if lacks_native(&error) => {
+                    tracing::warn!(interface, %error, "no native XDP here: falling back to generic mode, which is slow");
+                    (program.attach(interface, AyaMode::Skb).map_err(failed)?, XdpMode::Generic)
+                }
+                Err(source) => return Err(failed(source)),
+            },
+        };
+        let link = program.take_link(id).and_then(into_fd_link).map_err(failed)?;
+        let pinned = link.pin(&pin).map_err(|error| pins::PinsError::Path {
+            what: "pin",
+            path: pin.clone(),
+            source: io::Error::other(error),
+        })?;
+        Ok((pinned.into(), mode))
+    }
+
+    fn attach_probe(&mut self, interface: &str) -> Result<SchedClassifierLink, KernelError> {
+        let failed = |source| KernelError::Attach { interface: interface.to_owned(), source: Box::new(source) };
+        if KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(6, 6, 0)) {
+            // Before TCX a program hangs on a qdisc and outlives its daemon: make the one, remove the other.
+            // Either may be there or not already.
+            let _: io::Result<()> = tc::qdisc_add_clsact(interface).map_err(io::Error::other);
+            let _: io::Result<()> =
+                tc::qdisc_detach_program(interface, TcAttachType::Egress, name::PROBE).map_err(io::Error::other);
+        }
+        let program = classifier(&mut self.ebpf, name::PROBE)?;
+        let id = program.attach(interface, TcAttachType::Egress).map_err(failed)?;
+        program.take_link(id).map_err(failed)
+    }
+
+    /// Detaches from every interface and removes the pins.
+    ///
+    /// # Errors
+    /// [`KernelError::Pins`]; the rest is done all the same.
+    pub fn detach(&mut self) -> Result<(), KernelError> {
+        let mut result = Ok(());
+        for attached in self.attached.drain(..) {
+            let pin = self.pins.1.join(format!("link-{}", attached.interface));
+            if let Err(error) = pins::remove(&pin) {
+                result = Err(error.into());
+            }
+        }
+        result.and(pins::clear(&self.pins.1, &self.pins.0).map_err(KernelError::from))
+    }
+
+    /// Carries out one change.
+    ///
+    /// # Errors
+    /// [`KernelError::Device`]: the one table that is no shared memory.
+    ///
+    /// # Panics
+    /// If the change is outside the tables: plans are made for these limits.
+    pub fn apply(&mut self, change: &Change) -> Result<(), KernelError> {
+        let tables = &self.tables;
+        match change {
+            Change::Port { number, ifindex } => {
+                self.set_device(*number, *ifindex)?;
+                self.tables.ports.store(*number as usize, ifindex);
+            }
+            Change::Backend { index, backend } => tables.backends.store(*index as usize, backend),
+            Change::Hop { index, hop } => {
+                for (word, value) in hop.to_words().into_iter().enumerate() {
+                    tables.backends.store_word(*index as usize, word, value);
+                }
+            }
+            Change::Slots(slots) => {
+                for &(place, slot) in slots {
+                    tables.slots.store_half(place as usize, slot.0);
+                }
+            }
+            Change::Service { number, service } => tables.services.store(*number as usize, service),
+            Change::Index { copy, entries } => {
+                let base = copy * self.limits.index;
+                for (position, entry) in entries {
+                    tables.index.store((base + position) as usize, entry);
+                }
+            }
+            Change::Config(config) => tables.config.store(0, config),
+            Change::Settle => settle(),
+        }
+        Ok(())
+    }
+
+    fn set_device(&mut self, number: u32, ifindex: u32) -> Result<(), KernelError> {
+        let map = self.ebpf.map_mut(name::DEVICES).ok_or(KernelError::Missing(name::DEVICES))?;
+        let failed = |source| KernelError::Device { number, ifindex, source };
+        let mut devices: DevMap<_> = map.try_into().map_err(|_| KernelError::Missing(name::DEVICES))?;
+        devices.set(number, ifindex, None, 0).map_err(|error| failed(io::Error::other(error)))
+    }
+
+    /// Reads the first `count` forwarding counters and every reason's, summed over the CPUs.
+    pub fn counters(&self, count: u32) -> Counters {
+        let sum = |array: &MappedArray<Counter>, stride: u32, place: u32| {
+            (0..self.cpus)
+                .map(|cpu| array.load((cpu * stride + place) as usize))
+                .fold(Counter::default(), |sum, counter| sum + counter)
+        };
+        let count = count.min(self.limits.counters);
+        Counters {
+            forwarded: (0..count).map(|at| sum(&self.tables.counters, self.limits.counters, at)).collect(),
+            reasons: (0..Reason::COUNT).map(|at| sum(&self.tables.reasons, Reason::COUNT, at)).collect(),
+        }
+    }
+}
+
+fn into_fd_link(link: XdpLink) -> Result<FdLink, ProgramError> {
+    FdLink::try_from(link).map_err(|error| ProgramError::IOError(io::Error::other(error)))
+}
+
+/// Whether the driver's answer means that it has no native XDP, or none under these circumstances (MTU, queues).
+fn lacks_native(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::SyscallError(error)
+        if matches!(error.io_error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ERANGE | libc::ENOSPC)))
+}
+
+/// The mode of a link that was made earlier: what the interface itself says.
+fn attached_mode(interface: &str) -> XdpMode {
+    let generic = std::process::Command::new("ip")
+        .args(["-d", "link", "show", "dev", interface])
+        .output()
+        .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("xdpgeneric"));
+    if generic { XdpMode::Generic } else { XdpMode::Native }
+}
+
+/// Waits until every packet that is being handled now is done with: `membarrier` waits for an RCU grace period, and
+/// a packet program runs within one (membarrier(2), `MEMBARRIER_CMD_GLOBAL`).
+fn settle() {
+    // SAFETY: the call takes two integers and touches no memory of ours.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result != 0 {
+        // Forbidden by a sandbox, or nohz_full: wait longer than any packet takes.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+fn xdp<'e>(ebpf: &'e mut Ebpf, program: &'static str) -> Result<&'e mut Xdp, KernelError> {
+    let found = ebpf.program_mut(program).ok_or(KernelError::Missing(program))?;
+    found.try_into().map_err(|_| KernelError::Missing(program))
+}
+
+fn classifier<'e>(ebpf: &'e mut Ebpf, program: &'static str) -> Result<&'e mut SchedClassifier, KernelError> {
+    let found = ebpf.program_mut(program).ok_or(KernelError::Missing(program))?;
+    found.try_into().map_err(|_| KernelError::Missing(program))
+}
+
+fn mapped<T: Pod>(ebpf: &Ebpf, map: &'static str, elements: u32) -> Result<MappedArray<T>, KernelError> {
+    let fd = array_fd(ebpf, map).ok_or(KernelError::Missing(map))?;
+    MappedArray::map(fd, elements).map_err(|source| KernelError::Map { map, source })
+}
+
+fn array_fd<'e>(ebpf: &'e Ebpf, map: &str) -> Option<BorrowedFd<'e>> {
+    match ebpf.map(map)? {
+        Map::Array(data) => Some(data.fd().as_fd()),
+        _ => None,
+    }
+}

@@ -1,0 +1,349 @@
+//! From what is installed to what is wanted, in steps that are safe one by one.
+//!
+//! After every prefix of a plan no live slot points at a backend that is not there: backends are written before the
+//! slots that name them, slots and services before the index that leads to them, and nothing is cleared before the
+//! packets that may still read it are gone ([`Change::Settle`]).
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use lb_common::{
+    abi::{Backend, Config, Encap, Hop, IndexEntry, Selector, Service, ServiceKey, Slot},
+    addr::Addr,
+    encap,
+};
+
+use super::{
+    index::{Index, IndexError},
+    layout::{Identity, Layout, PoolPlace},
+    maglev,
+    memory::Memory,
+    service::Name,
+};
+
+/// One step of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Port `number` is this interface.
+    Port {
+        /// Below [`lb_common::abi::MAX_PORTS`].
+        number: u32,
+        /// Interface index.
+        ifindex: u32,
+    },
+    /// Writes a backend that no live slot points at: a new one, or all zero.
+    Backend {
+        /// Place in the table.
+        index: u32,
+        /// The record.
+        backend: Box<Backend>,
+    },
+    /// Moves a backend to another next hop; packets may be reading it.
+    Hop {
+        /// Place in the table.
+        index: u32,
+        /// The new next hop.
+        hop: Hop,
+    },
+    /// Writes slots one by one; packets may be reading them.
+    Slots(Vec<(u32, Slot)>),
+    /// Writes a service that the live index does not lead to: a new one, or all zero.
+    Service {
+        /// Its number.
+        number: u32,
+        /// The record.
+        service: Service,
+    },
+    /// Writes entries of the copy of the index that is not live.
+    Index {
+        /// 0 or 1.
+        copy: u32,
+        /// Position within the copy, and the entry.
+        entries: Vec<(u32, IndexEntry)>,
+    },
+    /// Switches to the other copy of the index, or to another seed.
+    Config(Config),
+    /// Waits until no packet is left that began before this step.
+    Settle,
+}
+
+/// What the tables are to say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// Key of the flow hash.
+    pub seed: u64,
+    /// Sources of outer headers.
+    pub outer: Outer,
+    /// Pools.
+    pub pools: Vec<PoolTarget>,
+    /// Services; each names one of the pools.
+    pub services: Vec<ServiceTarget>,
+}
+
+impl Target {
+    /// Every next hop a member has.
+    pub fn hops(&self) -> impl Iterator<Item = &HopTarget> {
+        self.pools.iter().flat_map(|pool| &pool.members).filter_map(|member| member.hop.as_ref())
+    }
+}
+
+/// Sources of outer headers: prefixes whose host bits carry the flow's hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outer {
+    /// IPv4 prefix.
+    pub v4: (Ipv4Addr, u8),
+    /// IPv6 prefix.
+    pub v6: (Ipv6Addr, u8),
+}
+
+impl Default for Outer {
+    fn default() -> Self {
+        let settings = super::service::Settings::default();
+        Self { v4: settings.tunnel_source_v4, v6: settings.tunnel_source_v6 }
+    }
+}
+
+/// A pool as the tables are to have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolTarget {
+    /// Its name.
+    pub name: Name,
+    /// Size of its lookup table.
+    pub slots: u32,
+    /// Its backends.
+    pub members: Vec<MemberTarget>,
+}
+
+/// A backend as the tables are to have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberTarget {
+    /// Its name.
+    pub name: Name,
+    /// Its own address.
+    pub address: IpAddr,
+    /// Whether packets get there in a tunnel.
+    pub tunnelled: bool,
+    /// Its next hop; without one it is not in the table.
+    pub hop: Option<HopTarget>,
+    /// Its share of the slots; 0 takes none.
+    pub weight: u32,
+}
+
+/// A next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HopTarget {
+    /// Interface the packets leave by.
+    pub ifindex: u32,
+    /// Its MAC.
+    pub source: [u8; 6],
+    /// The neighbour's MAC.
+    pub destination: [u8; 6],
+    /// Largest IP packet; bytes. More than 65535 counts as that.
+    pub mtu: u32,
+}
+
+/// A service as the tables are to have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceTarget {
+    /// Its name.
+    pub name: Name,
+    /// What it is found by.
+    pub keys: Vec<ServiceKey>,
+    /// Its pool.
+    pub pool: Name,
+}
+
+/// Lookup tables already computed, by pool: a reload of one pool does not compute the others' again.
+#[derive(Clone, Debug, Default)]
+pub struct TableCache(BTreeMap<Name, CachedTable>);
+
+#[derive(Clone, Debug)]
+struct CachedTable {
+    members: Vec<(IpAddr, u16, u32)>,
+    slots: u32,
+    table: Vec<Slot>,
+}
+
+impl TableCache {
+    fn table(&mut self, pool: &PoolTarget, place: &PoolPlace) -> &[Slot] {
+        let members: Vec<(IpAddr, u16, u32)> = pool
+            .members
+            .iter()
+            .filter(|member| member.hop.is_some() && member.weight > 0)
+            .filter_map(|member| Some((member.address, place.numbers.get(&member.name)?.0, member.weight)))
+            .collect();
+        let fresh =
+            |known: &CachedTable| known.members == members && known.slots == pool.slots;
+        if !self.0.get(&pool.name).is_some_and(fresh) {
+            let table = build(&members, pool.slots);
+            self.0.insert(pool.name.clone(), CachedTable { members, slots: pool.slots, table });
+        }
+        self.0.get(&pool.name).map_or(&[], |known| &known.table)
+    }
+
+    fn keep(&mut self, target: &Target) {
+        self.0.retain(|name, _| target.pools.iter().any(|pool| pool.name == *name));
+    }
+}
+
+/// A backend is known by its address: it keeps its slots when it is renamed, and balancers that name it differently
+/// agree.
+fn build(members: &[(IpAddr, u16, u32)], slots: u32) -> Vec<Slot> {
+    let identities: Vec<String> = members.iter().map(|(address, ..)| address.to_string()).collect();
+    let members: Vec<maglev::Member<'_>> = members
+        .iter()
+        .zip(&identities)
+        .map(|(&(_, number, weight), identity)| maglev::Member { identity, number, weight })
+        .collect();
+    maglev::build(&members, slots).into_iter().map(|owner| owner.map_or(Slot::EMPTY, Slot::of)).collect()
+}
+
+/// The steps from `memory` to `target`, whose places `layout` knows ([`Layout::place`]). Empty if nothing differs.
+///
+/// # Errors
+/// The services' keys do not fit the index.
+pub fn plan(
+    memory: &Memory,
+    layout: &Layout,
+    target: &Target,
+    cache: &mut TableCache,
+) -> Result<Vec<Change>, IndexError> {
+    let mut changes = Vec::new();
+    for (number, &ifindex) in (0u32..).zip(layout.ports()) {
+        if memory.ports[number as usize] != ifindex {
+            changes.push(Change::Port { number, ifindex });
+        }
+    }
+
+    let mut backends = BTreeMap::new();
+    let mut slots = Vec::new();
+    cache.keep(target);
+    for pool in &target.pools {
+        let Some(place) = layout.pool(&pool.name) else { continue };
+        for member in &pool.members {
+            let (Some(&(number, identity)), Some(hop)) = (place.numbers.get(&member.name), &member.hop) else { continue };
+            let Some(hop) = hop_of(layout, hop) else { continue };
+            let index = place.backend_base + u32::from(number);
+            let wanted = record(&identity, hop);
+            let present = memory.backends[index as usize];
+            if present == (Backend { hop: present.hop, ..wanted }) {
+                if present.hop != wanted.hop {
+                    changes.push(Change::Hop { index, hop });
+                }
+            } else {
+                changes.push(Change::Backend { index, backend: Box::new(wanted) });
+            }
+            backends.insert(index, ());
+        }
+        let base = place.slot_base as usize;
+        let table = cache.table(pool, place);
+        let differing: Vec<(u32, Slot)> = (place.slot_base..)
+            .zip(table)
+            .zip(&memory.slots[base..base + table.len()])
+            .filter(|((_, wanted), present)| wanted != present)
+            .map(|((slot, &wanted), _)| (slot, wanted))
+            .collect();
+        if !differing.is_empty() {
+            slots.push(Change::Slots(differing));
+        }
+    }
+    changes.extend(slots);
+
+    for (_, service) in layout.services() {
+        if memory.services[service.number as usize] != service.record {
+            changes.push(Change::Service { number: service.number, service: service.record });
+        }
+    }
+    switch(memory, layout, target, &mut changes)?;
+    clear(memory, layout, &backends, &mut changes);
+    Ok(changes)
+}
+
+/// Builds the index anew beside the live one, and switches, if the services' keys or the seed differ.
+fn switch(
+    memory: &Memory,
+    layout: &Layout,
+    target: &Target,
+    changes: &mut Vec<Change>,
+) -> Result<(), IndexError> {
+    let live = Selector::from_word(memory.config.selector);
+    let keys: Vec<(ServiceKey, u32)> = layout
+        .services()
+        .flat_map(|(_, service)| service.keys.iter().map(|&key| (key, service.number)))
+        .collect();
+    let mut config = Config { seed: target.seed, ..memory.config };
+    let built = Index::build(&keys, memory.limits.index)?;
+    let base = (live.copy * memory.limits.index) as usize;
+    let unchanged = built.bits == live.bits
+        && built.salt == live.salt
+        && built.entries[..] == memory.index[base..base + built.entries.len()];
+    if !unchanged {
+        let copy = 1 - live.copy;
+        let base = (copy * memory.limits.index) as usize;
+        let entries: Vec<(u32, IndexEntry)> = (0u32..)
+            .zip(&built.entries)
+            .zip(&memory.index[base..base + built.entries.len()])
+            .filter(|((_, wanted), present)| wanted != present)
+            .map(|((position, &wanted), _)| (position, wanted))
+            .collect();
+        if !entries.is_empty() {
+            changes.push(Change::Index { copy, entries });
+        }
+        config.selector = Selector { copy, bits: built.bits, salt: built.salt }.to_word();
+    }
+    if config != memory.config {
+        changes.push(Change::Config(config));
+        // The next plan writes the copy that packets are reading at this moment.
+        changes.push(Change::Settle);
+    }
+    Ok(())
+}
+
+/// Clears what nothing leads to any more.
+fn clear(memory: &Memory, layout: &Layout, backends: &BTreeMap<u32, ()>, changes: &mut Vec<Change>) {
+    let mut cleared = Vec::new();
+    let numbers: std::collections::BTreeSet<u32> = layout.services().map(|(_, service)| service.number).collect();
+    for (number, service) in (0u32..).zip(&memory.services) {
+        if *service != Service::default() && !numbers.contains(&number) {
+            cleared.push(Change::Service { number, service: Service::default() });
+        }
+    }
+    for (index, backend) in (0u32..).zip(&memory.backends) {
+        if backend.encap != 0 && !backends.contains_key(&index) {
+            cleared.push(Change::Backend { index, backend: Box::default() });
+        }
+    }
+    if !cleared.is_empty() {
+        changes.push(Change::Settle);
+        changes.extend(cleared);
+    }
+}
+
+fn hop_of(layout: &Layout, hop: &HopTarget) -> Option<Hop> {
+    Some(Hop {
+        destination: hop.destination,
+        port: layout.port_of(hop.ifindex)?,
+        source: hop.source,
+        mtu: u16::try_from(hop.mtu).unwrap_or(u16::MAX),
+    })
+}
+
+fn record(identity: &Identity, hop: Hop) -> Backend {
+    let destination = Addr::from(identity.address);
+    let tunnelled = identity.encap != Encap::L2 as u8;
+    Backend {
+        hop: hop.to_words(),
+        encap: identity.encap,
+        spread_bits: identity.spread_bits,
+        sum: if identity.encap == Encap::Ip4 as u8 {
+            encap::constant_sum(identity.outer_source, destination)
+        } else {
+            0
+        },
+        outer_source: identity.outer_source,
+        outer_destination: if tunnelled { destination } else { Addr::NONE },
+        ..Backend::default()
+    }
+}
