@@ -88,6 +88,16 @@ pub enum ClientError {
     },
 }
 
+impl ClientError {
+    /// What the daemon itself said, if it is the daemon that said no.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Unavailable { refusal } | Self::Refused { refusal } => Some(refusal),
+            _ => None,
+        }
+    }
+}
+
 /// A connection to the daemon, good for any number of calls, one after the other.
 #[derive(Debug)]
 pub struct Client {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     api::{Request, Response},
-    client::{Client, ClientError},
+    client::Client,
 };
 
 /// A request, and how people want its answer shown.
@@ -79,11 +79,12 @@ impl Global {
             let text = match client.call(ask.request.clone()).await {
                 Ok(response) if self.json => json(&response)?,
                 Ok(response) => (ask.show)(&response, paint),
-                Err(ClientError::Refused { refusal }) if self.json => {
-                    print(&json(&refusal)?)?;
-                    return Err(ClientError::Refused { refusal }.into());
+                Err(error) => {
+                    if let Some(refusal) = error.refusal().filter(|_| self.json) {
+                        print(&json(refusal)?)?;
+                    }
+                    return Err(error.into());
                 }
-                Err(error) => return Err(error.into()),
             };
             // Cursor home, then erase to the end: no flicker.
             let text = if clear {

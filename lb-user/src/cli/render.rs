@@ -5,7 +5,10 @@ mod counters;
 mod table;
 mod units;
 
-use crate::api::{BackendView, HealthView, PoolView, Response, ServiceView, State, Status, Traffic};
+use crate::{
+    api::{BackendView, HealthView, InterfaceView, PoolView, Response, ServiceView, State, Status, Traffic},
+    model::service::XdpMode,
+};
 pub use table::Paint;
 use table::{Cell, Style, Table, printable};
 use units::{bits_per_second, duration, packets_per_second, percent};
@@ -57,11 +60,11 @@ fn status(view: &Status, paint: Paint) -> String {
         table.line([Cell::new("attached nowhere: no packet is forwarded").styled(Style::Bad)]);
     }
     for interface in interfaces {
-        let mode = format!("{:?}", interface.mode).to_lowercase();
-        table.line([Cell::new(format!(
-            "interface {} (index {})  {mode}",
-            interface.name, interface.index
-        ))]);
+        let InterfaceView { name, index, mode } = interface;
+        table.line([
+            Cell::new(format!("interface {name} (index {index}) ")),
+            mode_of(*mode),
+        ]);
     }
     table.line([Cell::new(format!(
         "config {}  generation {}",
@@ -245,6 +248,15 @@ fn state(state: State) -> Cell {
         State::Down => Style::Bad,
         State::Drain | State::Maint => Style::Warn,
     })
+}
+
+fn mode_of(mode: XdpMode) -> Cell {
+    match mode {
+        XdpMode::Auto => Cell::new("auto"),
+        XdpMode::Native => Cell::new("native"),
+        // It works, but not at line rate.
+        XdpMode::Generic => Cell::new("generic").styled(Style::Warn),
+    }
 }
 
 fn share(view: &BackendView) -> Cell {
