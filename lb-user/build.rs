@@ -49,7 +49,17 @@ fn build() -> Result<(), String> {
     let mut cargo = Command::new(variable("CARGO")?);
     cargo
         .current_dir(workspace.join("lb-ebpf"))
-        .args(["build", "--release", "--bin", "lb-ebpf", "-Z", "build-std=core", "--target", TARGET, "--target-dir"])
+        .args([
+            "build",
+            "--release",
+            "--bin",
+            "lb-ebpf",
+            "-Z",
+            "build-std=core",
+            "--target",
+            TARGET,
+            "--target-dir",
+        ])
         .arg(&target_dir)
         // The wrappers and flags are those of the host's build (clippy, coverage): they are not meant for this one.
         .env_remove("RUSTC_WRAPPER")
@@ -78,7 +88,8 @@ fn variable(name: &str) -> Result<String, String> {
 
 /// The active compiler, else Debian's; whichever has the sources of `core`.
 fn compiler() -> Result<Compiler, String> {
-    let active = env::var_os("LB_EBPF_RUSTC").or_else(|| env::var_os("RUSTC")).unwrap_or_else(|| "rustc".into());
+    let active =
+        env::var_os("LB_EBPF_RUSTC").or_else(|| env::var_os("RUSTC")).unwrap_or_else(|| "rustc".into());
     let candidates = [PathBuf::from(active), PathBuf::from("/usr/bin/rustc")];
     for rustc in &candidates {
         let Some(sysroot) = sysroot(rustc) else { continue };
@@ -110,7 +121,8 @@ fn path_with_cargo_bin() -> OsString {
 fn library_path(libraries: &Path) -> OsString {
     let present = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
     let cargo = env::var_os("CARGO").map(PathBuf::from);
-    let beside_cargo = cargo.as_deref().and_then(Path::parent).and_then(Path::parent).map(|root| root.join("lib"));
+    let beside_cargo =
+        cargo.as_deref().and_then(Path::parent).and_then(Path::parent).map(|root| root.join("lib"));
     let all = env::split_paths(&present).chain(beside_cargo).chain([libraries.to_path_buf()]);
     env::join_paths(all).unwrap_or(present)
 }

@@ -108,11 +108,7 @@ impl Selector {
     /// Reads the word. Every word is a selector.
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
-        Self {
-            copy: (word & 1) as u32,
-            bits: ((word >> 8) & 31) as u32,
-            salt: (word >> 32) as u32,
-        }
+        Self { copy: (word & 1) as u32, bits: ((word >> 8) & 31) as u32, salt: (word >> 32) as u32 }
     }
 }
 
@@ -136,13 +132,7 @@ impl ServiceKey {
     /// The key of a (VIP, protocol, port).
     #[inline(always)]
     pub const fn new(vip: Addr, protocol: u8, port: u16) -> Self {
-        Self {
-            vip,
-            port,
-            protocol,
-            used: 1,
-            pad: 0,
-        }
+        Self { vip, port, protocol, used: 1, pad: 0 }
     }
 
     /// Port, protocol and the used mark as one word.
@@ -310,10 +300,7 @@ impl Backend {
         // SAFETY: the pointer comes from a reference. Volatile, because the daemon may store a new word at
         // any time and the compiler must not read one twice or in pieces.
         Hop::from_words(unsafe {
-            [
-                (&raw const (*words)[0]).read_volatile(),
-                (&raw const (*words)[1]).read_volatile(),
-            ]
+            [(&raw const (*words)[0]).read_volatile(), (&raw const (*words)[1]).read_volatile()]
         })
     }
 }
@@ -343,12 +330,7 @@ impl Hop {
     pub const fn from_words(words: [u64; 2]) -> Self {
         let [destination, port] = unpack(words[0]);
         let [source, mtu] = unpack(words[1]);
-        Self {
-            destination: mac(destination),
-            port: port as u16,
-            source: mac(source),
-            mtu: mtu as u16,
-        }
+        Self { destination: mac(destination), port: port as u16, source: mac(source), mtu: mtu as u16 }
     }
 }
 
@@ -362,10 +344,7 @@ const fn pack(mac: [u8; 6], number: u16) -> u64 {
 #[inline(always)]
 const fn unpack(word: u64) -> [u64; 2] {
     let [a, b, c, d, e, f, y, z] = word.to_ne_bytes();
-    [
-        u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]),
-        u16::from_ne_bytes([y, z]) as u64,
-    ]
+    [u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]), u16::from_ne_bytes([y, z]) as u64]
 }
 
 #[inline(always)]
@@ -418,18 +397,9 @@ mod tests {
 
     #[test]
     fn words_read_back() {
-        let hop = Hop {
-            destination: [1, 2, 3, 4, 5, 6],
-            port: 7,
-            source: [8, 9, 10, 11, 12, 13],
-            mtu: 1480,
-        };
+        let hop = Hop { destination: [1, 2, 3, 4, 5, 6], port: 7, source: [8, 9, 10, 11, 12, 13], mtu: 1480 };
         assert_eq!(Hop::from_words(hop.to_words()), hop);
-        let selector = Selector {
-            copy: 1,
-            bits: 17,
-            salt: 0xdead_beef,
-        };
+        let selector = Selector { copy: 1, bits: 17, salt: 0xdead_beef };
         assert_eq!(Selector::from_word(selector.to_word()), selector);
     }
 

@@ -51,10 +51,7 @@ impl Addr {
     #[inline(always)]
     pub const fn words(&self) -> [u64; 2] {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.0;
-        [
-            u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
-            u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
-        ]
+        [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
     }
 }
 
@@ -89,14 +86,7 @@ mod tests {
 
     #[test]
     fn the_families_meet_and_part_again() {
-        for text in [
-            "192.0.2.1",
-            "0.0.0.0",
-            "255.255.255.255",
-            "2001:db8::1",
-            "::",
-            "::1",
-        ] {
+        for text in ["192.0.2.1", "0.0.0.0", "255.255.255.255", "2001:db8::1", "::", "::1"] {
             let ip: IpAddr = text.parse().unwrap();
             let addr = Addr::from(ip);
             assert_eq!(IpAddr::from(addr), ip);

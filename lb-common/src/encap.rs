@@ -38,11 +38,7 @@ pub const fn constant_sum(source: Addr, destination: Addr) -> u16 {
 
 #[inline(always)]
 const fn inner_protocol(packet: &Packet) -> u8 {
-    if packet.is_v4 {
-        V4::INNER_PROTOCOL
-    } else {
-        V6::INNER_PROTOCOL
-    }
+    if packet.is_v4 { V4::INNER_PROTOCOL } else { V6::INNER_PROTOCOL }
 }
 
 /// The flow's bits of the outer source address: they let the backend's NIC spread tunnelled flows over

@@ -87,16 +87,8 @@ mod tests {
                 slots[slot_of(hash, 251) as usize] += 1;
                 sources[(spread_of(hash) & 255) as usize] += 1;
             }
-            assert!(
-                unevenness(&slots) < 1.35,
-                "slots {} with seed {seed}",
-                unevenness(&slots)
-            );
-            assert!(
-                unevenness(&sources) < 1.35,
-                "sources {} with seed {seed}",
-                unevenness(&sources)
-            );
+            assert!(unevenness(&slots) < 1.35, "slots {} with seed {seed}", unevenness(&slots));
+            assert!(unevenness(&sources) < 1.35, "sources {} with seed {seed}", unevenness(&sources));
         }
     }
 

@@ -10,7 +10,8 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        Backend, Config, Counter, IndexEntry, Limits, MAX_PORTS, Reason, SLOTS_PER_LINE, Service, Slot, SlotLine,
+        Backend, Config, Counter, IndexEntry, Limits, MAX_PORTS, Reason, SLOTS_PER_LINE, Service, Slot,
+        SlotLine,
     },
     tables::Tables,
 };
@@ -23,7 +24,8 @@ static lb_index: Array<IndexEntry> = Array::with_max_entries(2 * Limits::DEFAULT
 #[map]
 static lb_services: Array<Service> = Array::with_max_entries(Limits::DEFAULT.services, BPF_F_MMAPABLE);
 #[map]
-static lb_slots: Array<SlotLine> = Array::with_max_entries(Limits::DEFAULT.slots / SLOTS_PER_LINE, BPF_F_MMAPABLE);
+static lb_slots: Array<SlotLine> =
+    Array::with_max_entries(Limits::DEFAULT.slots / SLOTS_PER_LINE, BPF_F_MMAPABLE);
 #[map]
 static lb_backends: Array<Backend> = Array::with_max_entries(Limits::DEFAULT.backends, BPF_F_MMAPABLE);
 #[map]

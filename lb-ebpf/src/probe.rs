@@ -2,7 +2,9 @@
 //! whatever its lookup table says. So a probe to the VIP takes the path that clients' packets take.
 
 use aya_ebpf::{
-    bindings::{BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    bindings::{
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    },
     helpers::bpf_redirect,
     programs::TcContext,
 };

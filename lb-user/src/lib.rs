@@ -2,5 +2,8 @@
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 pub mod api;
+pub mod cli;
+pub mod client;
 pub mod edge;
+pub mod exit;
 pub mod model;

@@ -70,10 +70,7 @@ impl Reason {
 
     /// Every reason.
     pub fn all() -> impl Iterator<Item = Self> {
-        PassReason::ALL
-            .iter()
-            .map(|&r| Self::Pass(r))
-            .chain(DropReason::ALL.iter().map(|&r| Self::Drop(r)))
+        PassReason::ALL.iter().map(|&r| Self::Pass(r)).chain(DropReason::ALL.iter().map(|&r| Self::Drop(r)))
     }
 
     /// The name that counters, metrics and events use.

@@ -31,17 +31,13 @@ mod tests {
     #[test]
     fn the_example_of_rfc_1071() {
         // Section 3: the words 0001 f203 f4f5 f6f7 sum up to ddf2.
-        assert_eq!(
-            fold(add(0, &[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7])),
-            0xddf2
-        );
+        assert_eq!(fold(add(0, &[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7])), 0xddf2);
     }
 
     #[test]
     fn a_header_with_its_checksum_sums_to_all_ones() {
-        let mut header = [
-            0x45, 0, 0, 0x73, 0, 0, 0x40, 0, 0x40, 0x11, 0, 0, 0xc0, 0xa8, 0, 1, 0xc0, 0xa8, 0, 0xc7,
-        ];
+        let mut header =
+            [0x45, 0, 0, 0x73, 0, 0, 0x40, 0, 0x40, 0x11, 0, 0, 0xc0, 0xa8, 0, 1, 0xc0, 0xa8, 0, 0xc7];
         let sum = finish(add(0, &header));
         assert_eq!(sum, 0xb861);
         [header[10], header[11]] = sum.to_be_bytes();
@@ -50,15 +46,7 @@ mod tests {
 
     #[test]
     fn folding_never_loses_a_carry() {
-        for sum in [
-            0,
-            0xffff,
-            0x1_0000,
-            0x1_ffff,
-            0xffff_ffff,
-            0xfffe_0001,
-            0xffff_0000,
-        ] {
+        for sum in [0, 0xffff, 0x1_0000, 0x1_ffff, 0xffff_ffff, 0xfffe_0001, 0xffff_0000] {
             let mut slow = u64::from(sum);
             while slow > 0xffff {
                 slow = (slow & 0xffff) + (slow >> 16);

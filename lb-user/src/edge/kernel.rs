@@ -22,8 +22,8 @@ use aya::{
 };
 use lb_common::{
     abi::{
-        ABI_VERSION, Backend, Config, Counter, IndexEntry, Limits, MAX_PORTS, Reason, SLOTS_PER_LINE, Service,
-        SlotLine, name,
+        ABI_VERSION, Backend, Config, Counter, IndexEntry, Limits, MAX_PORTS, Reason, SLOTS_PER_LINE,
+        Service, SlotLine, name,
     },
     wire::pod::Pod,
 };
@@ -38,7 +38,9 @@ pub static OBJECT: &[u8] = include_bytes_aligned!(env!("LB_EBPF_OBJECT"));
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// The object did not load: an old kernel, missing rights, or a refusal of the verifier.
-    #[error("cannot load the eBPF programs (root, or CAP_BPF and CAP_NET_ADMIN, and kernel 5.15 or later are needed)")]
+    #[error(
+        "cannot load the eBPF programs (root, or CAP_BPF and CAP_NET_ADMIN, and kernel 5.15 or later are needed)"
+    )]
     Load(#[source] Box<aya::EbpfError>),
     /// A program did not pass the verifier, or the kernel lacks what it needs.
     #[error("the kernel refused program {program}")]
@@ -226,7 +228,8 @@ impl Kernel {
     fn attach_xdp(&mut self, interface: &str, mode: XdpMode) -> Result<(FdLink, XdpMode), KernelError> {
         let pin = self.pins.1.join(format!("link-{interface}"));
         let program = xdp(&mut self.ebpf, name::PROGRAM)?;
-        let failed = |source| KernelError::Attach { interface: interface.to_owned(), source: Box::new(source) };
+        let failed =
+            |source| KernelError::Attach { interface: interface.to_owned(), source: Box::new(source) };
         // A link left by an earlier daemon; its interface may be gone, and then it holds nothing.
         if let Ok(pinned) = PinnedLink::from_pin(&pin)
             && let Ok(link) = XdpLink::try_from(FdLink::from(pinned))
@@ -267,13 +270,14 @@ impl Kernel {
     }
 
     fn attach_probe(&mut self, interface: &str) -> Result<SchedClassifierLink, KernelError> {
-        let failed = |source| KernelError::Attach { interface: interface.to_owned(), source: Box::new(source) };
+        let failed =
+            |source| KernelError::Attach { interface: interface.to_owned(), source: Box::new(source) };
         if KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(6, 6, 0)) {
             // Before TCX a program hangs on a qdisc and outlives its daemon: make the one, remove the other.
             // Either may be there or not already.
             let _: io::Result<()> = tc::qdisc_add_clsact(interface).map_err(io::Error::other);
-            let _: io::Result<()> =
-                tc::qdisc_detach_program(interface, TcAttachType::Egress, name::PROBE).map_err(io::Error::other);
+            let _: io::Result<()> = tc::qdisc_detach_program(interface, TcAttachType::Egress, name::PROBE)
+                .map_err(io::Error::other);
         }
         let program = classifier(&mut self.ebpf, name::PROBE)?;
         let id = program.attach(interface, TcAttachType::Egress).map_err(failed)?;

@@ -20,7 +20,9 @@ use super::{
 
 /// A table is full: what was needed, and how large it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no room for {needed} more {what}: the tables were made for {capacity}; restart lb to make larger ones")]
+#[error(
+    "no room for {needed} more {what}: the tables were made for {capacity}; restart lb to make larger ones"
+)]
 pub struct Full {
     /// The table, in the plural.
     pub what: &'static str,

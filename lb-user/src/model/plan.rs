@@ -174,8 +174,7 @@ impl TableCache {
             .filter(|member| member.hop.is_some() && member.weight > 0)
             .filter_map(|member| Some((member.address, place.numbers.get(&member.name)?.0, member.weight)))
             .collect();
-        let fresh =
-            |known: &CachedTable| known.members == members && known.slots == pool.slots;
+        let fresh = |known: &CachedTable| known.members == members && known.slots == pool.slots;
         if !self.0.get(&pool.name).is_some_and(fresh) {
             let table = build(&members, pool.slots);
             self.0.insert(pool.name.clone(), CachedTable { members, slots: pool.slots, table });
@@ -223,7 +222,10 @@ pub fn plan(
     for pool in &target.pools {
         let Some(place) = layout.pool(&pool.name) else { continue };
         for member in &pool.members {
-            let (Some(&(number, identity)), Some(hop)) = (place.numbers.get(&member.name), &member.hop) else { continue };
+            let (Some(&(number, identity)), Some(hop)) = (place.numbers.get(&member.name), &member.hop)
+            else {
+                continue;
+            };
             let Some(hop) = hop_of(layout, hop) else { continue };
             let index = place.backend_base + u32::from(number);
             let wanted = record(&identity, hop);
@@ -304,7 +306,8 @@ fn switch(
 /// Clears what nothing leads to any more.
 fn clear(memory: &Memory, layout: &Layout, backends: &BTreeMap<u32, ()>, changes: &mut Vec<Change>) {
     let mut cleared = Vec::new();
-    let numbers: std::collections::BTreeSet<u32> = layout.services().map(|(_, service)| service.number).collect();
+    let numbers: std::collections::BTreeSet<u32> =
+        layout.services().map(|(_, service)| service.number).collect();
     for (number, service) in (0u32..).zip(&memory.services) {
         if *service != Service::default() && !numbers.contains(&number) {
             cleared.push(Change::Service { number, service: Service::default() });

@@ -48,7 +48,8 @@ pub fn process(memory: &Memory, frame: &[u8], ingress: u32) -> Outcome {
         Decision::Forward(forward) => {
             let frame = rewritten(frame, &packet, &forward);
             let out = memory.ports.get(usize::from(forward.hop.port)).copied().unwrap_or(0);
-            let verdict = if out == ingress { Verdict::Transmit(frame) } else { Verdict::Redirect(out, frame) };
+            let verdict =
+                if out == ingress { Verdict::Transmit(frame) } else { Verdict::Redirect(out, frame) };
             Outcome { verdict, counter: Some(forward.counter), reason: None }
         }
         Decision::Pass(reason) => not_forwarded(Verdict::Pass, Reason::Pass(reason)),

@@ -41,8 +41,9 @@ impl<T: Pod> MappedArray<T> {
         let bytes = (element_bytes * elements).next_multiple_of(PAGE);
         let bytes = NonZeroUsize::new(bytes).ok_or(io::ErrorKind::InvalidInput)?;
         // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
-        let base =
-            unsafe { mmap(None, bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, fd, 0)? };
+        let base = unsafe {
+            mmap(None, bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, fd, 0)?
+        };
         Ok(Self {
             base: base.cast(),
             words_per_element: element_bytes / 8,
@@ -92,7 +93,8 @@ impl<T: Pod> MappedArray<T> {
             let value = self.word(index * self.words_per_element + word).load(Ordering::Acquire);
             words.extend_from_slice(&value.to_ne_bytes());
         }
-        lb_common::wire::pod::read(&words, 0).unwrap_or_else(|| unreachable!("an element has the size of a T"))
+        lb_common::wire::pod::read(&words, 0)
+            .unwrap_or_else(|| unreachable!("an element has the size of a T"))
     }
 
     /// Stores 16 bits at a 16-bit place counted from the start of the map: packets see them whole.

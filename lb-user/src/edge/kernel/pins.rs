@@ -54,7 +54,11 @@ pub fn prepare(directory: &Path) -> Result<(), PinsError> {
         let source = io::Error::new(io::ErrorKind::Unsupported, "not a bpffs");
         return Err(PinsError::NoBpffs { path: directory.to_owned(), source });
     }
-    fs::create_dir_all(directory).map_err(|source| PinsError::Path { what: "create", path: directory.to_owned(), source })
+    fs::create_dir_all(directory).map_err(|source| PinsError::Path {
+        what: "create",
+        path: directory.to_owned(),
+        source,
+    })
 }
 
 /// Whether the directory, or the nearest one above it that exists, is on a bpffs.

@@ -1,0 +1,295 @@
+//! Views and the text expected of them.
+
+use super::*;
+use crate::{
+    api::*,
+    model::service::{Via, XdpMode},
+};
+
+fn traffic(packets: u64, bytes: u64, packets_per_second: f64, bytes_per_second: f64) -> Traffic {
+    Traffic { packets, bytes, packets_per_second, bytes_per_second }
+}
+
+fn backend(name: &str, address: &str, state: State, reason: &str) -> BackendView {
+    BackendView {
+        name: name.to_owned(),
+        address: address.parse().expect("an address"),
+        via: Via::L2,
+        weight: 100,
+        state,
+        reason: reason.to_owned(),
+        since_seconds: 0,
+        slots: 0,
+        share_percent: 0.0,
+        mac: None,
+        interface: None,
+        traffic: Traffic::default(),
+    }
+}
+
+fn backends_of_web() -> Vec<BackendView> {
+    vec![
+        BackendView {
+            since_seconds: 3 * 3600,
+            slots: 10921,
+            share_percent: 66.67,
+            mac: Some("52:54:00:00:00:11".to_owned()),
+            interface: Some("eth0".to_owned()),
+            traffic: traffic(7_200_000_000, 2_550_000_000_000, 1.2e6, 425e6),
+            ..backend("w1", "10.1.0.11", State::Up, "check 200 in 1.2 ms")
+        },
+        BackendView {
+            via: Via::Ipip,
+            weight: 50,
+            since_seconds: 12,
+            slots: 5460,
+            share_percent: 33.33,
+            mac: Some("52:54:00:00:00:01".to_owned()),
+            interface: Some("eth0".to_owned()),
+            traffic: traffic(3_600_000_000, 1_275_000_000_000, 0.6e6, 212.5e6),
+            ..backend("w2", "10.9.0.12", State::Up, "check 200 in 4.0 ms")
+        },
+        BackendView {
+            via: Via::Ipip,
+            weight: 100,
+            since_seconds: 150,
+            ..backend("w3", "10.9.0.13", State::Down, "TCP RST from 192.0.2.10:80: nothing listens there")
+        },
+    ]
+}
+
+fn www() -> ServiceView {
+    ServiceView {
+        name: "www".to_owned(),
+        vip: "192.0.2.10".parse().expect("an address"),
+        ports: ["tcp/80", "tcp/443", "udp/443", "udp/6970-6999"].map(str::to_owned).to_vec(),
+        pool: "web".to_owned(),
+        state: State::Up,
+        traffic: traffic(10_800_000_000, 3_825_000_000_000, 1.8e6, 637.5e6),
+        backends: backends_of_web(),
+    }
+}
+
+fn empty() -> ServiceView {
+    ServiceView {
+        name: "dns".to_owned(),
+        vip: "2001:db8::53".parse().expect("an address"),
+        ports: vec!["udp/53".to_owned()],
+        pool: "dns".to_owned(),
+        state: State::Down,
+        traffic: Traffic::default(),
+        backends: Vec::new(),
+    }
+}
+
+fn web() -> PoolView {
+    PoolView {
+        name: "web".to_owned(),
+        slots: 16381,
+        check: Some("http GET /healthz -> 200 every 2s".to_owned()),
+        services: vec!["www".to_owned()],
+        backends: backends_of_web(),
+    }
+}
+
+fn status_of(services: Vec<ServiceView>) -> Status {
+    Status {
+        version: "0.1.0".to_owned(),
+        pid: 4711,
+        uptime_seconds: 2 * 86_400 + 5,
+        config: ConfigView { path: "/etc/lb/lb.toml".to_owned(), generation: 7, errors: Vec::new() },
+        interfaces: vec![InterfaceView { name: "eth0".to_owned(), index: 2, mode: XdpMode::Native }],
+        services,
+        warnings: Vec::new(),
+    }
+}
+
+#[track_caller]
+fn shows(answer: &Response, want: &str) {
+    let text = response(answer, Paint::Plain);
+    assert!(text == want, "got:\n{text}\nwant:\n{want}");
+}
+
+#[test]
+fn status_of_a_good_day() {
+    shows(
+        &Response::Status(Box::new(status_of(vec![www(), empty()]))),
+        "\
+lb 0.1.0  pid 4711  up 2d
+interface eth0 (index 2)  native
+config /etc/lb/lb.toml  generation 7
+
+www 192.0.2.10 tcp/80,443,udp/443,6970-6999  UP 2/3  pool web  1.8 Mpps  5.1 Gbit/s
+  -> w1  10.1.0.11  l2    UP     3h  w100  66.7%  1.2 Mpps  3.4 Gbit/s  check 200 in 1.2 ms
+  -> w2  10.9.0.12  ipip  UP    12s  w50   33.3%  600 kpps  1.7 Gbit/s  check 200 in 4.0 ms
+  -> w3  10.9.0.13  ipip  DOWN   2m  w100     0%     0 pps     0 bit/s  TCP RST from 192.0.2.10:80: nothing listens there
+dns 2001:db8::53 udp/53  DOWN 0/0  pool dns  0 pps  0 bit/s
+  -> none: lb backend add dns NAME ADDRESS
+",
+    );
+}
+
+#[test]
+fn status_of_a_bad_day() {
+    let view = Status {
+        config: ConfigView {
+            errors: vec![
+                "line 3: pool.web.check.type: \"htp\" is no check\n  did you mean http?".to_owned(),
+                "line 9: service.www: no pool \"wbe\"".to_owned(),
+            ],
+            ..status_of(vec![]).config
+        },
+        interfaces: Vec::new(),
+        warnings: vec!["eth1 is gone: plug it in or take it out of [lb] interfaces".to_owned()],
+        ..status_of(vec![])
+    };
+    shows(
+        &Response::Status(Box::new(view)),
+        "\
+lb 0.1.0  pid 4711  up 2d
+attached nowhere: no packet is forwarded
+config /etc/lb/lb.toml  generation 7
+CONFIG REFUSED: /etc/lb/lb.toml as it stands now is not in force, generation 7 still is
+  line 3: pool.web.check.type: \"htp\" is no check
+    did you mean http?
+  line 9: service.www: no pool \"wbe\"
+WARNING: eth1 is gone: plug it in or take it out of [lb] interfaces
+
+no services; add a pool, backends, then a service: lb service add --help
+",
+    );
+}
+
+#[test]
+fn lists_have_a_line_each() {
+    shows(
+        &Response::Services(vec![www(), empty()]),
+        "\
+SERVICE  VIP           PORTS                         POOL  STATE  UP    PACKETS        BITS
+www      192.0.2.10    tcp/80,443,udp/443,6970-6999  web   UP     2/3  1.8 Mpps  5.1 Gbit/s
+dns      2001:db8::53  udp/53                        dns   DOWN   0/0     0 pps     0 bit/s
+",
+    );
+    let bare = PoolView { name: "dns".to_owned(), check: None, services: vec![], backends: vec![], ..web() };
+    shows(
+        &Response::Pools(vec![web(), bare]),
+        "\
+POOL  UP   SLOTS  SERVICES  CHECK
+web   2/3  16381  www       http GET /healthz -> 200 every 2s
+dns   0/0  16381  none      none
+",
+    );
+}
+
+#[test]
+fn a_pool_shows_where_its_backends_are() {
+    let want = "\
+web  UP 2/3  16381 slots  services www  check http GET /healthz -> 200 every 2s
+  -> w1  10.1.0.11  l2    UP     3h  w100  66.7%  10921 slots  52:54:00:00:00:11  eth0  1.2 Mpps  3.4 Gbit/s  check 200 in 1.2 ms
+  -> w2  10.9.0.12  ipip  UP    12s  w50   33.3%   5460 slots  52:54:00:00:00:01  eth0  600 kpps  1.7 Gbit/s  check 200 in 4.0 ms
+  -> w3  10.9.0.13  ipip  DOWN   2m  w100     0%      0 slots  no MAC                      0 pps     0 bit/s  TCP RST from 192.0.2.10:80: nothing listens there
+";
+    shows(&Response::Pool(web()), want);
+    assert_eq!(backends(&Response::Pools(vec![web()]), Paint::Plain), want);
+    assert_eq!(backends(&Response::Pool(web()), Paint::Plain), want);
+}
+
+#[test]
+fn health_says_why() {
+    let view = |backend: &str, state, reason: &str| HealthView {
+        pool: "web".to_owned(),
+        backend: backend.to_owned(),
+        address: "10.1.0.11".parse().expect("an address"),
+        state,
+        reason: reason.to_owned(),
+        since_seconds: 150,
+        check: Some("tcp on 192.0.2.10:80".to_owned()),
+        streak: 12,
+        last_ms: Some(1.25),
+    };
+    shows(
+        &Response::Health(vec![
+            view("w1", State::Up, "connected in 1.2 ms"),
+            HealthView {
+                last_ms: None,
+                check: None,
+                streak: 0,
+                ..view("w2", State::Maint, "disabled by an operator")
+            },
+        ]),
+        "\
+POOL  BACKEND  ADDRESS    STATE  SINCE  STREAK    LAST  REASON                   CHECK
+web   w1       10.1.0.11  UP        2m      12  1.2 ms  connected in 1.2 ms      tcp on 192.0.2.10:80
+web   w2       10.1.0.11  MAINT     2m       0          disabled by an operator  no check
+",
+    );
+    shows(&Response::Health(vec![]), "no backends\n");
+}
+
+#[test]
+fn stats_show_only_reasons_that_happened() {
+    let reason = |reason: &str, verdict: &str, packets| ReasonStats {
+        reason: reason.to_owned(),
+        verdict: verdict.to_owned(),
+        text: "One sentence.".to_owned(),
+        traffic: traffic(packets, packets * 100, 2.0, 200.0),
+    };
+    let view = Stats {
+        services: vec![ServiceStats {
+            service: "www".to_owned(),
+            traffic: www().traffic,
+            backends: backends_of_web()
+                .into_iter()
+                .map(|backend| BackendStats { backend: backend.name, traffic: backend.traffic })
+                .collect(),
+        }],
+        reasons: vec![
+            reason("not_ip", "pass", 1234),
+            reason("truncated", "pass", 0),
+            reason("no_backend", "drop", 5),
+        ],
+    };
+    shows(
+        &Response::Stats(view),
+        "\
+FORWARDED  PACKETS   BYTES      RATE
+www           11 G  3.8 TB  1.8 Mpps  5.1 Gbit/s
+  -> w1      7.2 G  2.5 TB  1.2 Mpps  3.4 Gbit/s
+  -> w2      3.6 G  1.3 TB  600 kpps  1.7 Gbit/s
+  -> w3          0     0 B     0 pps     0 bit/s
+
+NOT FORWARDED        PACKETS   BYTES   RATE              BECAUSE
+not_ip         pass    1.2 k  123 kB  2 pps  1.6 kbit/s  One sentence.
+no_backend     drop        5   500 B  2 pps  1.6 kbit/s  One sentence.
+",
+    );
+    shows(
+        &Response::Stats(Stats::default()),
+        "\
+FORWARDED  PACKETS  BYTES  RATE
+no services
+
+NOT FORWARDED  PACKETS  BYTES  RATE  BECAUSE
+none
+",
+    );
+}
+
+#[test]
+fn edits_say_what_they_did() {
+    let done = Done { generation: 8, message: "added backend web/w4".to_owned() };
+    shows(&Response::Done(done), "added backend web/w4 (generation 8)\n");
+}
+
+#[test]
+fn colour_marks_states_and_moves_nothing() {
+    let answer = Response::Status(Box::new(status_of(vec![www()])));
+    let coloured = response(&answer, Paint::Colour);
+    assert!(coloured.contains("\x1b[32mUP\x1b[0m"), "{coloured}");
+    assert!(coloured.contains("\x1b[1;31mDOWN\x1b[0m"), "{coloured}");
+    let mut stripped = coloured;
+    for sgr in ["\x1b[0m", "\x1b[1m", "\x1b[32m", "\x1b[33m", "\x1b[1;31m"] {
+        stripped = stripped.replace(sgr, "");
+    }
+    assert_eq!(stripped, response(&answer, Paint::Plain));
+}

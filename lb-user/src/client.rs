@@ -1,0 +1,322 @@
+//! A client of the control socket: the CLI's way to the daemon, and that of tests. The routes are those of
+//! `edge::socket`; what is asked and answered is [`crate::api`]. Nothing is printed here.
+
+use std::{
+    fs, io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, StatusCode, client::conn::http1::SendRequest, header};
+use hyper_util::rt::TokioIo;
+use nix::unistd::{Gid, Group};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{net::UnixStream, time::timeout};
+
+use crate::api::{Done, Edit, HealthView, PoolView, Refusal, Request, Response, ServiceView, Stats, Status};
+
+/// How long the daemon's answer may take: a little longer than the daemon itself waits before it says 503.
+const PATIENCE: Duration = Duration::from_secs(35);
+
+/// Why the daemon could not be asked, or said no.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No socket there, or one that nobody listens on.
+    #[error("no daemon listens on {}: is `lb run` running?", path.display())]
+    NoDaemon {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The socket belongs to others.
+    #[error(
+        "not allowed to connect to {}{}: use sudo, or let `lb run --socket-group` name a group of yours",
+        path.display(),
+        owner.as_deref().unwrap_or("")
+    )]
+    Denied {
+        /// The socket.
+        path: PathBuf,
+        /// ` (mode 0660, group root)`, if that could be seen.
+        owner: Option<String>,
+    },
+    /// Any other failure to connect.
+    #[error("cannot connect to {}: {source}", path.display())]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// The connection broke; an edit may or may not have taken effect.
+    #[error("the daemon on {} went away before it answered: {source}", path.display())]
+    Broken {
+        /// The socket.
+        path: PathBuf,
+        /// What happened to the connection.
+        source: hyper::Error,
+    },
+    /// No answer; an edit may or may not have taken effect.
+    #[error("the daemon on {} did not answer within {} s", path.display(), PATIENCE.as_secs())]
+    Silent {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// An answer that this version does not understand.
+    #[error("cannot read the answer of {} to {asked}: {source}; do lb and its daemon have one version?", path.display())]
+    Strange {
+        /// The socket.
+        path: PathBuf,
+        /// Method and path.
+        asked: String,
+        /// What was wrong.
+        source: serde_json::Error,
+    },
+    /// The daemon is there but cannot answer now.
+    #[error("{}", refusal.errors.join("\n"))]
+    Unavailable {
+        /// Its reasons.
+        refusal: Refusal,
+    },
+    /// The daemon said no; nothing was changed.
+    #[error("{}", refusal.errors.join("\n"))]
+    Refused {
+        /// Its reasons.
+        refusal: Refusal,
+    },
+}
+
+impl ClientError {
+    /// What the daemon itself said, if it is the daemon that said no.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Unavailable { refusal } | Self::Refused { refusal } => Some(refusal),
+            _ => None,
+        }
+    }
+}
+
+/// A connection to the daemon, good for any number of calls, one after the other.
+#[derive(Debug)]
+pub struct Client {
+    path: PathBuf,
+    sender: SendRequest<Full<Bytes>>,
+}
+
+impl Client {
+    /// Connects to the daemon's socket.
+    ///
+    /// # Errors
+    /// [`ClientError::NoDaemon`], [`ClientError::Denied`] or [`ClientError::Connect`].
+    pub async fn connect(path: &Path) -> Result<Self, ClientError> {
+        let stream = UnixStream::connect(path).await.map_err(|source| cannot_connect(path, source))?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|source| ClientError::Broken { path: path.to_owned(), source })?;
+        // Its failure is the pending call's failure too.
+        tokio::spawn(async move { connection.await.ok() });
+        Ok(Self { path: path.to_owned(), sender })
+    }
+
+    /// Asks or orders anything; never answers [`Response::Refused`], which is an error here.
+    ///
+    /// # Errors
+    /// [`ClientError`] of any kind but those of [`Client::connect`].
+    pub async fn call(&mut self, request: Request) -> Result<Response, ClientError> {
+        Ok(match request {
+            Request::Status => Response::Status(Box::new(self.status().await?)),
+            Request::Services(None) => Response::Services(self.services().await?),
+            Request::Services(Some(name)) => Response::Service(self.service(&name).await?),
+            Request::Pools(None) => Response::Pools(self.pools().await?),
+            Request::Pools(Some(name)) => Response::Pool(self.pool(&name).await?),
+            Request::Health => Response::Health(self.health().await?),
+            Request::Stats => Response::Stats(self.stats().await?),
+            Request::Edit(edit) => Response::Done(self.edit(edit).await?),
+        })
+    }
+
+    /// The balancer as a whole.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn status(&mut self) -> Result<Status, ClientError> {
+        self.get("/v1/status".to_owned()).await
+    }
+
+    /// All services.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn services(&mut self) -> Result<Vec<ServiceView>, ClientError> {
+        self.get("/v1/services".to_owned()).await
+    }
+
+    /// One service.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn service(&mut self, name: &str) -> Result<ServiceView, ClientError> {
+        self.get(service_path(name)).await
+    }
+
+    /// All pools.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn pools(&mut self) -> Result<Vec<PoolView>, ClientError> {
+        self.get("/v1/pools".to_owned()).await
+    }
+
+    /// One pool.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn pool(&mut self, name: &str) -> Result<PoolView, ClientError> {
+        self.get(pool_path(name)).await
+    }
+
+    /// Health of every backend.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn health(&mut self) -> Result<Vec<HealthView>, ClientError> {
+        self.get("/v1/health".to_owned()).await
+    }
+
+    /// Counters.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn stats(&mut self) -> Result<Stats, ClientError> {
+        self.get("/v1/stats".to_owned()).await
+    }
+
+    /// Changes the configuration.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn edit(&mut self, edit: Edit) -> Result<Done, ClientError> {
+        let (method, path, body) = match &edit {
+            Edit::AddService(spec) => (Method::POST, "/v1/services".to_owned(), json(spec)),
+            Edit::SetService { name, patch } => (Method::PATCH, service_path(name), json(patch)),
+            Edit::DeleteService { name } => (Method::DELETE, service_path(name), Bytes::new()),
+            Edit::AddPool(spec) => (Method::POST, "/v1/pools".to_owned(), json(spec)),
+            Edit::SetPool { name, patch } => (Method::PATCH, pool_path(name), json(patch)),
+            Edit::DeletePool { name } => (Method::DELETE, pool_path(name), Bytes::new()),
+            Edit::AddBackend { pool, backend } => {
+                (Method::POST, format!("{}/backends", pool_path(pool)), json(backend))
+            }
+            Edit::SetBackend { pool, name, patch } => (Method::PATCH, backend_path(pool, name), json(patch)),
+            Edit::DeleteBackend { pool, name } => (Method::DELETE, backend_path(pool, name), Bytes::new()),
+        };
+        self.exchange(method, path, body).await
+    }
+
+    async fn get<T: DeserializeOwned>(&mut self, path: String) -> Result<T, ClientError> {
+        self.exchange(Method::GET, path, Bytes::new()).await
+    }
+
+    async fn exchange<T: DeserializeOwned>(
+        &mut self,
+        method: Method,
+        path: String,
+        body: Bytes,
+    ) -> Result<T, ClientError> {
+        let asked = format!("{method} {path}");
+        let request = hyper::Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "lb")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .expect("a path of unreserved and percent-encoded characters is a URI");
+        let socket = || self.path.clone();
+        let broken = |source| ClientError::Broken { path: socket(), source };
+        let answer = async {
+            let answer = self.sender.send_request(request).await.map_err(broken)?;
+            let status = answer.status();
+            Ok((status, answer.into_body().collect().await.map_err(broken)?.to_bytes()))
+        };
+        let (status, body) = match timeout(PATIENCE, answer).await {
+            Ok(answer) => answer?,
+            Err(_) => return Err(ClientError::Silent { path: socket() }),
+        };
+        let strange = |source| ClientError::Strange { path: socket(), asked, source };
+        if status.is_success() {
+            return serde_json::from_slice(&body).map_err(strange);
+        }
+        let refusal = serde_json::from_slice(&body).map_err(strange)?;
+        Err(if status == StatusCode::SERVICE_UNAVAILABLE {
+            ClientError::Unavailable { refusal }
+        } else {
+            ClientError::Refused { refusal }
+        })
+    }
+}
+
+fn service_path(name: &str) -> String {
+    format!("/v1/services/{}", escaped(name))
+}
+
+fn pool_path(name: &str) -> String {
+    format!("/v1/pools/{}", escaped(name))
+}
+
+fn backend_path(pool: &str, name: &str) -> String {
+    format!("{}/backends/{}", pool_path(pool), escaped(name))
+}
+
+/// Percent-encodes all but unreserved characters (RFC 3986, section 2.3).
+fn escaped(segment: &str) -> String {
+    segment.bytes().fold(String::new(), |mut text, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+        text
+    })
+}
+
+fn json<T: Serialize>(body: &T) -> Bytes {
+    serde_json::to_vec(body).expect("structs of texts and whole numbers always become JSON").into()
+}
+
+fn cannot_connect(path: &Path, source: io::Error) -> ClientError {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NoDaemon { path },
+        io::ErrorKind::PermissionDenied => ClientError::Denied { owner: owner(&path), path },
+        _ => ClientError::Connect { path, source },
+    }
+}
+
+/// Who may connect, for people: ` (mode 0660, group root)`.
+fn owner(path: &Path) -> Option<String> {
+    let metadata = fs::metadata(path).ok()?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    let group = match Group::from_gid(Gid::from_raw(metadata.gid())) {
+        Ok(Some(group)) => group.name,
+        _ => metadata.gid().to_string(),
+    };
+    Some(format!(" (mode {mode:04o}, group {group})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_names_stay_one_segment() {
+        for (name, want) in [
+            ("www", "/v1/services/www"),
+            ("a-b_c.d", "/v1/services/a-b_c.d"),
+            ("a/b?c#d", "/v1/services/a%2Fb%3Fc%23d"),
+            ("ü %", "/v1/services/%C3%BC%20%25"),
+        ] {
+            assert_eq!(service_path(name), want);
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Routes of the control socket, version 1: HTTP method and path to [`Request`], [`Response`] to status and
+//! JSON. Every answer is JSON, also the refusals; nothing a client sends gives a 5xx.
+
+use std::time::Duration;
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, State},
+    http::{Method, StatusCode, Uri, request::Parts},
+    response::IntoResponse,
+    routing::{get, patch, post},
+};
+use serde::de::DeserializeOwned;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use super::Call;
+use crate::api::{
+    BackendPatch, BackendSpec, Edit, PoolPatch, PoolSpec, Refusal, RefusalKind, Request, Response,
+    ServicePatch, ServiceSpec,
+};
+
+/// Largest body taken, bytes.
+const BODY_LIMIT: usize = 1 << 20;
+
+/// How long a client may take to send its body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// All routes; calls go to the daemon, which gets `patience` to answer.
+pub(super) fn router(calls: mpsc::Sender<Call>, patience: Duration) -> Router {
+    Router::new()
+        .route("/v1/status", get(async |daemon: Daemon| daemon.ask(Request::Status).await))
+        .route("/v1/health", get(async |daemon: Daemon| daemon.ask(Request::Health).await))
+        .route("/v1/stats", get(async |daemon: Daemon| daemon.ask(Request::Stats).await))
+        .route("/v1/services", get(services).post(add_service))
+        .route("/v1/services/{name}", get(service).patch(set_service).delete(delete_service))
+        .route("/v1/pools", get(pools).post(add_pool))
+        .route("/v1/pools/{name}", get(pool).patch(set_pool).delete(delete_pool))
+        .route("/v1/pools/{pool}/backends", post(add_backend))
+        .route("/v1/pools/{pool}/backends/{name}", patch(set_backend).delete(delete_backend))
+        .fallback(async |uri: Uri| {
+            Answer::refuse(
+                StatusCode::NOT_FOUND,
+                RefusalKind::NotFound,
+                format!("no such route: {}", uri.path()),
+            )
+        })
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
+            Answer::refuse(
+                StatusCode::METHOD_NOT_ALLOWED,
+                RefusalKind::Invalid,
+                format!("{} does not take {method}", uri.path()),
+            )
+        })
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(Link { calls, patience })
+}
+
+async fn services(daemon: Daemon) -> Answer {
+    daemon.ask(Request::Services(None)).await
+}
+
+async fn service(daemon: Daemon, In(name): In<String>) -> Answer {
+    daemon.ask(Request::Services(Some(name))).await
+}
+
+async fn add_service(daemon: Daemon, Input(spec): Input<ServiceSpec>) -> Answer {
+    daemon.edit(Edit::AddService(spec)).await
+}
+
+async fn set_service(daemon: Daemon, In(name): In<String>, Input(patch): Input<ServicePatch>) -> Answer {
+    daemon.edit(Edit::SetService { name, patch }).await
+}
+
+async fn delete_service(daemon: Daemon, In(name): In<String>) -> Answer {
+    daemon.edit(Edit::DeleteService { name }).await
+}
+
+async fn pools(daemon: Daemon) -> Answer {
+    daemon.ask(Request::Pools(None)).await
+}
+
+async fn pool(daemon: Daemon, In(name): In<String>) -> Answer {
+    daemon.ask(Request::Pools(Some(name))).await
+}
+
+async fn add_pool(daemon: Daemon, Input(spec): Input<PoolSpec>) -> Answer {
+    daemon.edit(Edit::AddPool(spec)).await
+}
+
+async fn set_pool(daemon: Daemon, In(name): In<String>, Input(patch): Input<PoolPatch>) -> Answer {
+    daemon.edit(Edit::SetPool { name, patch }).await
+}
+
+async fn delete_pool(daemon: Daemon, In(name): In<String>) -> Answer {
+    daemon.edit(Edit::DeletePool { name }).await
+}
+
+async fn add_backend(daemon: Daemon, In(pool): In<String>, Input(backend): Input<BackendSpec>) -> Answer {
+    daemon.edit(Edit::AddBackend { pool, backend }).await
+}
+
+async fn set_backend(
+    daemon: Daemon,
+    In((pool, name)): In<(String, String)>,
+    Input(patch): Input<BackendPatch>,
+) -> Answer {
+    daemon.edit(Edit::SetBackend { pool, name, patch }).await
+}
+
+async fn delete_backend(daemon: Daemon, In((pool, name)): In<(String, String)>) -> Answer {
+    daemon.edit(Edit::DeleteBackend { pool, name }).await
+}
+
+/// The way to the daemon.
+#[derive(Clone)]
+struct Link {
+    calls: mpsc::Sender<Call>,
+    patience: Duration,
+}
+
+type Daemon = State<Link>;
+
+impl Link {
+    async fn edit(&self, edit: Edit) -> Answer {
+        self.ask(Request::Edit(edit)).await
+    }
+
+    async fn ask(&self, request: Request) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        let exchange = async {
+            self.calls.send(Call { request, reply }).await.ok()?;
+            answer.await.ok()
+        };
+        let trouble = match timeout(self.patience, exchange).await {
+            Ok(Some(response)) => return Answer::of(response),
+            Ok(None) => "the daemon is stopping".to_owned(),
+            Err(_) => format!(
+                "the daemon did not answer within {} s; an edit may still take effect",
+                self.patience.as_secs()
+            ),
+        };
+        Answer::refuse(StatusCode::SERVICE_UNAVAILABLE, RefusalKind::Failed, trouble)
+    }
+}
+
+/// What goes back: a status and a body.
+struct Answer(StatusCode, Box<Response>);
+
+impl Answer {
+    fn of(response: Response) -> Self {
+        let status = match &response {
+            Response::Refused(refusal) => match refusal.kind {
+                RefusalKind::NotFound => StatusCode::NOT_FOUND,
+                RefusalKind::Conflict => StatusCode::CONFLICT,
+                RefusalKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+                RefusalKind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            _ => StatusCode::OK,
+        };
+        Self(status, Box::new(response))
+    }
+
+    fn refuse(status: StatusCode, kind: RefusalKind, error: String) -> Self {
+        Self(status, Box::new(Response::Refused(Refusal { kind, errors: vec![error] })))
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> axum::response::Response {
+        (self.0, Json(self.1)).into_response()
+    }
+}
+
+/// Names in the path.
+struct In<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for In<T> {
+    type Rejection = Answer;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Answer> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(names)) => Ok(Self(names)),
+            Err(rejection) => Err(Answer::refuse(
+                StatusCode::BAD_REQUEST,
+                RefusalKind::Invalid,
+                format!("cannot read the path: {}", rejection.body_text()),
+            )),
+        }
+    }
+}
+
+/// A JSON body. The content type is not asked for: over this socket there are no browsers to be wary of, and
+/// `curl -d` sends another one.
+struct Input<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
+    type Rejection = Answer;
+
+    async fn from_request(request: axum::extract::Request, state: &S) -> Result<Self, Answer> {
+        let refuse = |status, error| Err(Answer::refuse(status, RefusalKind::Invalid, error));
+        let body = match timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await {
+            Ok(Ok(body)) => body,
+            // Too large is 413; anything else means that the client went away.
+            Ok(Err(rejection)) => {
+                return refuse(
+                    rejection.status(),
+                    format!("cannot read the body: {}", rejection.body_text()),
+                );
+            }
+            Err(_) => {
+                return refuse(
+                    StatusCode::REQUEST_TIMEOUT,
+                    format!("the body did not come within {} s", BODY_TIMEOUT.as_secs()),
+                );
+            }
+        };
+        match serde_json::from_slice(&body) {
+            Ok(input) => Ok(Self(input)),
+            Err(error) if error.is_data() => {
+                refuse(StatusCode::UNPROCESSABLE_ENTITY, format!("the body does not fit: {error}"))
+            }
+            Err(error) => refuse(StatusCode::BAD_REQUEST, format!("the body is no JSON: {error}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_silent_daemon_is_503() {
+        let (calls, mut waiting) = mpsc::channel(1);
+        let link = Link { calls, patience: Duration::from_millis(20) };
+        let Answer(status, response) = link.ask(Request::Status).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        let Response::Refused(refusal) = *response else { panic!("{response:?}") };
+        assert!(refusal.errors[0].contains("did not answer"), "{refusal:?}");
+        assert_eq!(waiting.recv().await.map(|call| call.request), Some(Request::Status));
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_is_gone_is_503_at_once() {
+        let (calls, waiting) = mpsc::channel(1);
+        drop(waiting);
+        let link = Link { calls, patience: Duration::from_secs(600) };
+        let Answer(status, response) = link.ask(Request::Stats).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        let Response::Refused(refusal) = *response else { panic!("{response:?}") };
+        assert_eq!(refusal.errors, ["the daemon is stopping"]);
+    }
+}

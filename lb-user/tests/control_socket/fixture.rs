@@ -1,0 +1,142 @@
+//! A daemon that records what it is asked and answers from a table, behind a real socket.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use lb_user::{
+    api::*,
+    client::Client,
+    edge::socket::{Call, Socket},
+    model::service::XdpMode,
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::timeout,
+};
+
+/// A socket in a directory of its own, and a daemon behind it that answers with `answer`.
+pub(crate) struct Fixture {
+    _directory: TempDir,
+    pub(crate) path: PathBuf,
+    pub(crate) asked: Arc<Mutex<Vec<Request>>>,
+    pub(crate) stop: Option<oneshot::Sender<()>>,
+    pub(crate) server: JoinHandle<std::io::Result<()>>,
+}
+
+impl Fixture {
+    pub(crate) fn start(answer: impl Fn(&Request) -> Response + Send + 'static) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("run/lb.sock");
+        let socket = Socket::bind(&path, None).expect("bind");
+        let (calls, mut incoming) = mpsc::channel::<Call>(8);
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = asked.clone();
+        tokio::spawn(async move {
+            while let Some(Call { request, reply }) = incoming.recv().await {
+                let response = answer(&request);
+                log.lock().expect("log").push(request);
+                drop(reply.send(response));
+            }
+        });
+        let (stop, stopped) = oneshot::channel();
+        let server = tokio::spawn(socket.serve(calls, async move { drop(stopped.await) }));
+        Self { _directory: directory, path, asked, stop: Some(stop), server }
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        Client::connect(&self.path).await.expect("connect")
+    }
+
+    /// Sends bytes as they are and reads until the other side closes: status and body.
+    pub(crate) async fn raw(&self, bytes: &[u8]) -> (u16, String) {
+        let mut stream = UnixStream::connect(&self.path).await.expect("connect");
+        stream.write_all(bytes).await.expect("write");
+        let mut text = String::new();
+        timeout(Duration::from_secs(5), stream.read_to_string(&mut text))
+            .await
+            .expect("an answer in time")
+            .expect("an answer");
+        let status = text.get(9..12).and_then(|status| status.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("no HTTP answer: {text:?}"));
+        (status, text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+    }
+
+    pub(crate) async fn send(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: lb\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        self.raw(request.as_bytes()).await
+    }
+
+    pub(crate) fn asked(&self) -> Vec<Request> {
+        self.asked.lock().expect("log").clone()
+    }
+}
+
+fn status() -> Status {
+    Status {
+        version: "0.1.0".to_owned(),
+        pid: 1,
+        uptime_seconds: 2,
+        config: ConfigView::default(),
+        interfaces: vec![InterfaceView { name: "eth0".to_owned(), index: 2, mode: XdpMode::Native }],
+        services: vec![service()],
+        warnings: vec!["careful".to_owned()],
+    }
+}
+
+fn service() -> ServiceView {
+    ServiceView {
+        name: "www".to_owned(),
+        vip: "192.0.2.10".parse().expect("an address"),
+        ports: vec!["tcp/80".to_owned()],
+        pool: "web".to_owned(),
+        state: State::Up,
+        traffic: Traffic { packets: u64::MAX, bytes: 1, packets_per_second: 0.1, bytes_per_second: 1e9 },
+        backends: Vec::new(),
+    }
+}
+
+fn pool() -> PoolView {
+    PoolView { name: "web".to_owned(), slots: 11, check: None, services: Vec::new(), backends: Vec::new() }
+}
+
+fn health() -> HealthView {
+    HealthView {
+        pool: "web".to_owned(),
+        backend: "w1".to_owned(),
+        address: "2001:db8::1".parse().expect("an address"),
+        state: State::Drain,
+        reason: "an operator".to_owned(),
+        since_seconds: 1,
+        check: None,
+        streak: 3,
+        last_ms: Some(1.5),
+    }
+}
+
+pub(crate) fn done() -> Done {
+    Done { generation: 7, message: "done".to_owned() }
+}
+
+/// What a daemon might answer.
+pub(crate) fn answer(request: &Request) -> Response {
+    match request {
+        Request::Status => Response::Status(Box::new(status())),
+        Request::Services(None) => Response::Services(vec![service()]),
+        Request::Services(Some(_)) => Response::Service(service()),
+        Request::Pools(None) => Response::Pools(vec![pool()]),
+        Request::Pools(Some(_)) => Response::Pool(pool()),
+        Request::Health => Response::Health(vec![health()]),
+        Request::Stats => Response::Stats(Stats::default()),
+        Request::Edit(_) => Response::Done(done()),
+    }
+}
