@@ -20,7 +20,7 @@ use lb_common::{
 
 pub use self::event::{Action, Applied, Event, Identity, Level, Token};
 use crate::{
-    api::{ConfigView, State},
+    api::{ConfigView, InterfaceView, State},
     config,
     model::{
         health::{Health, Transition},
@@ -52,6 +52,7 @@ type CounterOwner = (Name, Name);
 /// All state of the daemon.
 pub struct Controller {
     identity: Identity,
+    interfaces: Vec<InterfaceView>,
     started: Duration,
     config_text: String,
     config: ConfigView,
@@ -81,6 +82,7 @@ impl Controller {
         Self {
             config: ConfigView { path: identity.config_path.clone(), ..ConfigView::default() },
             identity,
+            interfaces: Vec::new(),
             started: now,
             config_text: String::new(),
             desired: Desired::default(),
@@ -109,6 +111,11 @@ impl Controller {
     /// What the configuration in force asks for.
     pub fn desired(&self) -> &Desired {
         &self.desired
+    }
+
+    /// Where the daemon is attached.
+    pub fn set_interfaces(&mut self, interfaces: Vec<InterfaceView>) {
+        self.interfaces = interfaces;
     }
 
     /// Takes in a batch of events that happened together, and says what is to be done about them.

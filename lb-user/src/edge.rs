@@ -2,5 +2,4 @@
 //! actions into the outside. Edges never import each other.
 
 pub mod kernel;
-pub mod server;
 pub mod socket;

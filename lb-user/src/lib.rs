@@ -4,6 +4,9 @@
 pub mod api;
 pub mod cli;
 pub mod client;
+pub mod config;
+pub mod controller;
+pub mod daemon;
 pub mod edge;
 pub mod exit;
 pub mod model;

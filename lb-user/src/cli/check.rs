@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use super::print;
-use crate::exit::{Exit, Failure};
+use crate::{
+    config,
+    exit::{Exit, Failure},
+};
 
 /// Options of `lb check`.
 #[derive(Debug, clap::Args)]
@@ -28,7 +31,12 @@ impl CheckOptions {
 }
 
 /// A line about a valid file, or the report of all its errors.
-fn verdict(_text: &str, file: &str) -> Result<String, String> {
-    // SEAM: `config::parse(text)`, on success a summary, on failure `errors.report(file)`.
-    Err(format!("cannot check {file}: not built in yet"))
+fn verdict(text: &str, file: &str) -> Result<String, String> {
+    let desired = config::parse(text).map_err(|errors| errors.report(file))?;
+    let backends: usize = desired.pools.iter().map(|pool| pool.backends.len()).sum();
+    Ok(format!(
+        "{file} is valid: {} services, {} pools, {backends} backends\n",
+        desired.services.len(),
+        desired.pools.len()
+    ))
 }

@@ -5,6 +5,7 @@ use std::{io, path::PathBuf};
 use tracing_subscriber::EnvFilter;
 
 use super::{paint_for, render::Paint};
+use crate::daemon;
 
 /// Where programs, maps and links are pinned unless told otherwise.
 pub const DEFAULT_PINS: &str = "/sys/fs/bpf/lb";
@@ -56,19 +57,13 @@ pub(super) struct RunOptions {
 impl RunOptions {
     pub(super) fn run(self, socket: PathBuf) -> anyhow::Result<()> {
         start_logging(&self.log);
-        run(self.args(socket))
+        daemon::run(&self.args(socket))
     }
 
     fn args(self, socket: PathBuf) -> RunArgs {
         let Self { config, interfaces, socket_group, pins, keep_forwarding, log: _ } = self;
         RunArgs { config, interfaces, socket, socket_group, pins, keep_forwarding }
     }
-}
-
-/// SEAM: becomes `crate::daemon::run`.
-#[expect(clippy::needless_pass_by_value, reason = "the daemon keeps them")]
-fn run(args: RunArgs) -> anyhow::Result<()> {
-    anyhow::bail!("cannot run with {}: the daemon is not built in yet", args.config.display())
 }
 
 fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::{
-    edge::server::{self, Program},
+    edge::kernel::server::{self, Program},
     model::service::XdpMode,
 };
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    api::{InterfaceView, Request, Response},
+    api::{Request, Response},
     model::{
         next_hop::{NextHop, Unreachable},
         plan::Change,
@@ -27,8 +27,6 @@ pub struct Identity {
     pub pid: u32,
     /// The configuration file.
     pub config_path: String,
-    /// Where it is attached.
-    pub interfaces: Vec<InterfaceView>,
 }
 
 /// Something that happened outside.

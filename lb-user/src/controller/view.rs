@@ -21,7 +21,7 @@ impl Controller {
             pid: self.identity.pid,
             uptime_seconds: now.saturating_sub(self.started).as_secs(),
             config: self.config.clone(),
-            interfaces: self.identity.interfaces.clone(),
+            interfaces: self.interfaces.clone(),
             services: self.service_views(now),
             warnings: self.failure.iter().map(|error| format!("the tables are not as wanted: {error}")).collect(),
         }

@@ -2,6 +2,7 @@
 
 pub mod mapped;
 pub mod pins;
+pub mod server;
 
 use std::{
     io,
@@ -297,6 +298,11 @@ impl Kernel {
             }
         }
         result.and(pins::clear(&self.pins.1, &self.pins.0).map_err(KernelError::from))
+    }
+
+    /// Lets the pins keep programs and maps when this process ends.
+    pub fn leave(&mut self) {
+        self.attached.clear();
     }
 
     /// Carries out one change.

@@ -9,7 +9,7 @@ use lb_common::abi::name;
 use nix::net::if_::if_nametoindex;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage, LinkXdp};
 
-use super::kernel::OBJECT;
+use super::OBJECT;
 use crate::model::service::XdpMode;
 
 /// A program for a backend.

@@ -1,0 +1,347 @@
+//! The only wiring: starts the edges, carries events to the controller and its actions to the edges.
+//!
+//! ```text
+//!  config_file ── ConfigText ──┐                       ┌── Apply ───────▶ kernel ── Applied ──┐
+//!  signals ────── (re-read) ───┤                       ├── Resolve ─────▶ neighbours          │
+//!  neighbours ─── NextHop ─────┼─▶ controller.handle ──┼── Probe ───────▶ probe               │
+//!  probe ──────── Probe ───────┤          ▲            ├── WriteConfig ─▶ config_file ────────┤
+//!  socket ─────── Request ─────┤          │            ├── Reply ───────▶ socket              │
+//!  each second ── Counters ────┘          │            └── Log ─────────▶ stderr              │
+//!                                         └───────────────────────────────────────────────────┘
+//! ```
+//!
+//! One thread: the tasks take turns, and only this loop touches the controller and the kernel.
+
+mod lock;
+
+use std::{
+    collections::HashMap,
+    process,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use lb_common::abi::Limits;
+use tokio::{
+    select,
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, oneshot},
+    time::{MissedTickBehavior, interval},
+};
+
+use crate::{
+    api::{InterfaceView, Response},
+    cli::run::RunArgs,
+    config,
+    controller::{Action, Applied, Controller, Event, Identity, Level, Token},
+    edge::{
+        config_file::{ConfigFile, ConfigFileEvent},
+        kernel::{Kernel, LoadOptions},
+        neighbours::{NeighbourEvent, Neighbours},
+        probe::Probes,
+        socket::{Call, Socket},
+    },
+    exit::{Exit, Failure},
+    model::{plan::Change, probe::ProbeOutcome, service::Desired},
+};
+
+/// How often counters are read and time passes for the controller.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// Runs the daemon until a signal stops it.
+///
+/// # Errors
+/// Whatever keeps it from starting: a bad configuration, a second daemon, the kernel, a missing interface.
+pub fn run(args: &RunArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(args))
+}
+
+async fn serve(args: &RunArgs) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let file = ConfigFile::new(&args.config);
+    let text = file.read().await.map_err(|error| failure(Exit::NoInput, error.to_string()))?;
+    let shown = args.config.display().to_string();
+    let desired = config::parse(&text).map_err(|errors| failure(Exit::Config, errors.report(&shown)))?;
+    let interfaces =
+        if args.interfaces.is_empty() { desired.settings.interfaces.clone() } else { args.interfaces.clone() };
+    if interfaces.is_empty() {
+        let said = format!("no interface to attach to: set [lb] interfaces in {shown}, or give --interface");
+        return Err(failure(Exit::Config, said).into());
+    }
+
+    let _lock = lock::Lock::take(&args.socket.with_extension("pid"))?;
+    let socket = Socket::bind(&args.socket, args.socket_group.as_deref())?;
+    let options = LoadOptions {
+        limits: limits_for(&desired),
+        log_packets: tracing::enabled!(tracing::Level::TRACE),
+        pins: args.pins.clone(),
+    };
+    let mut kernel = Kernel::load(&options)?;
+    kernel.pin_maps()?;
+    if options.log_packets {
+        follow_packet_log(&mut kernel);
+    }
+
+    let mut daemon = Daemon::start(kernel, file, started, &shown)?;
+    daemon.handle(vec![Event::ConfigText(text)]).await;
+    let attached = daemon.attach(&interfaces, desired.settings.xdp);
+    let served = match attached {
+        Ok(()) => daemon.serve(socket).await,
+        Err(error) => Err(error),
+    };
+    daemon.stop(args.keep_forwarding && served.is_ok());
+    served
+}
+
+fn failure(exit: Exit, message: String) -> Failure {
+    Failure { exit, message }
+}
+
+/// Tables twice as large as the configuration needs now, and never smaller than the defaults: maps cannot grow.
+fn limits_for(desired: &Desired) -> Limits {
+    let default = Limits::DEFAULT;
+    let room = |needed: u64, least: u32| {
+        let wanted = u32::try_from((2 * needed).next_power_of_two()).unwrap_or(1 << 31);
+        wanted.max(least)
+    };
+    let keys = desired
+        .services
+        .iter()
+        .flat_map(|service| &service.ports)
+        .map(|ports| u64::from(ports.last - ports.first) + 1)
+        .sum::<u64>();
+    let backends_of = |pool| desired.pool(pool).map_or(0, |pool| 2 * pool.backends.len().max(8) as u64);
+    Limits {
+        index: room(3 * keys, default.index),
+        services: room(desired.services.len() as u64, default.services),
+        slots: room(desired.pools.iter().map(|pool| u64::from(pool.slots)).sum(), default.slots),
+        backends: room(desired.pools.iter().map(|pool| backends_of(&pool.name)).sum(), default.backends),
+        counters: room(desired.services.iter().map(|service| backends_of(&service.pool)).sum(), default.counters),
+    }
+}
+
+struct Daemon {
+    started: Instant,
+    controller: Controller,
+    kernel: Kernel,
+    file: ConfigFile,
+    neighbours: Neighbours,
+    probes: Probes,
+    replies: HashMap<Token, oneshot::Sender<Response>>,
+    next_token: Token,
+    inbox: Inbox,
+}
+
+/// Where the edges put what happened.
+struct Inbox {
+    neighbours: mpsc::UnboundedReceiver<NeighbourEvent>,
+    probes: mpsc::UnboundedReceiver<ProbeOutcome>,
+}
+
+impl Daemon {
+    fn start(kernel: Kernel, file: ConfigFile, started: Instant, config_path: &str) -> anyhow::Result<Self> {
+        let (neighbour_events, neighbours_inbox) = mpsc::unbounded_channel();
+        let (outcomes, probes_inbox) = mpsc::unbounded_channel();
+        let identity = Identity {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: process::id(),
+            config_path: config_path.to_owned(),
+        };
+        Ok(Self {
+            started,
+            controller: Controller::new(started.elapsed(), kernel.limits(), identity),
+            kernel,
+            file,
+            neighbours: Neighbours::start(neighbour_events).context("cannot open a netlink socket")?,
+            probes: Probes::start(outcomes),
+            replies: HashMap::new(),
+            next_token: 0,
+            inbox: Inbox { neighbours: neighbours_inbox, probes: probes_inbox },
+        })
+    }
+
+    fn attach(&mut self, interfaces: &[String], mode: crate::model::service::XdpMode) -> anyhow::Result<()> {
+        let mut views = Vec::new();
+        for name in interfaces {
+            let mode = self.kernel.attach(name, mode)?;
+            let index = nix::net::if_::if_nametoindex(name.as_str()).unwrap_or(0);
+            tracing::info!(interface = name, ?mode, "attached");
+            views.push(InterfaceView { name: name.clone(), index, mode });
+        }
+        self.controller.set_interfaces(views);
+        Ok(())
+    }
+
+    async fn serve(&mut self, socket: Socket) -> anyhow::Result<()> {
+        let (calls, mut inbox_calls) = mpsc::channel::<Call>(64);
+        let (changes, mut inbox_changes) = mpsc::channel(4);
+        let (stop_socket, stopped) = oneshot::channel::<()>();
+        let server = tokio::spawn(socket.serve(calls, async {
+            // Either way it is over.
+            drop(stopped.await);
+        }));
+        let file = self.file.clone();
+        let watcher = tokio::spawn(async move { file.watch(changes).await });
+
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut watching = true;
+        tracing::info!(pid = process::id(), "lb is running");
+        loop {
+            let mut events = Vec::new();
+            select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => events.push(self.reread().await),
+                change = inbox_changes.recv(), if watching => match change {
+                    Some(ConfigFileEvent::Changed(text)) => events.push(Event::ConfigText(text)),
+                    Some(ConfigFileEvent::Unreadable(error)) => events.push(Event::ConfigUnreadable(error.to_string())),
+                    None => {
+                        watching = false;
+                        tracing::warn!("the configuration file is not watched any more: reload with SIGHUP");
+                    }
+                },
+                Some(call) = inbox_calls.recv() => events.push(self.accept(call)),
+                Some(event) = self.inbox.neighbours.recv() => events.extend(next_hop(event)),
+                Some(outcome) = self.inbox.probes.recv() => events.push(Event::Probe(outcome)),
+                _ = beat.tick() => {
+                    events.push(Event::Counters(self.kernel.counters(self.controller.counters_in_use())));
+                    events.push(Event::Tick);
+                }
+            }
+            // What else has come in is handled together: one plan for a hundred probes that ended at once.
+            while let Ok(event) = self.inbox.neighbours.try_recv() {
+                events.extend(next_hop(event));
+            }
+            while let Ok(outcome) = self.inbox.probes.try_recv() {
+                events.push(Event::Probe(outcome));
+            }
+            self.handle(events).await;
+        }
+        tracing::info!("stopping");
+        watcher.abort();
+        // The server may have ended by itself; then there is nobody to tell.
+        drop(stop_socket.send(()));
+        if let Ok(Err(error)) = server.await {
+            tracing::warn!(%error, "the control socket failed");
+        }
+        Ok(())
+    }
+
+    async fn reread(&self) -> Event {
+        match self.file.read().await {
+            Ok(text) => Event::ConfigText(text),
+            Err(error) => Event::ConfigUnreadable(error.to_string()),
+        }
+    }
+
+    fn accept(&mut self, call: Call) -> Event {
+        let token = self.next_token;
+        self.next_token += 1;
+        self.replies.insert(token, call.reply);
+        Event::Request { token, request: call.request }
+    }
+
+    /// Handles events, carries out what follows from them, and what follows from that, until nothing does.
+    async fn handle(&mut self, mut events: Vec<Event>) {
+        while !events.is_empty() {
+            let actions = self.controller.handle(self.started.elapsed(), events);
+            events = Vec::new();
+            for action in actions {
+                events.extend(self.carry_out(action).await);
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Apply(changes) => return Some(Event::Applied(self.apply(&changes))),
+            Action::Resolve(targets) => self.neighbours.want(targets),
+            Action::Probe(probes) => self.probes.set(probes),
+            Action::WriteConfig { token, before, after } => {
+                let result = self.file.replace(&before, &after).await.map_err(|error| error.to_string());
+                return Some(Event::ConfigWritten { token, result });
+            }
+            Action::Reply { token, response } => {
+                if let Some(reply) = self.replies.remove(&token) {
+                    // A client that went away needs no answer.
+                    drop(reply.send(response));
+                }
+            }
+            Action::Log(Level::Error, text) => tracing::error!("{text}"),
+            Action::Log(Level::Warn, text) => tracing::warn!("{text}"),
+            Action::Log(Level::Info, text) => tracing::info!("{text}"),
+        }
+        None
+    }
+
+    fn apply(&mut self, changes: &[Change]) -> Applied {
+        let start = Instant::now();
+        for (done, change) in changes.iter().enumerate() {
+            if let Err(error) = self.kernel.apply(change) {
+                return Applied { done, error: Some(format!("{:#}", anyhow::Error::from(error))) };
+            }
+        }
+        tracing::debug!(steps = changes.len(), took = ?start.elapsed(), "tables changed");
+        Applied { done: changes.len(), error: None }
+    }
+
+    fn stop(mut self, keep_forwarding: bool) {
+        if keep_forwarding {
+            tracing::info!("forwarding goes on without the daemon; cargo xtask detach, or the next lb run, takes over");
+            self.kernel.leave();
+        } else if let Err(error) = self.kernel.detach() {
+            tracing::error!("cannot clean up: {:#}", anyhow::Error::from(error));
+        }
+    }
+}
+
+fn next_hop(event: NeighbourEvent) -> Option<Event> {
+    match event {
+        NeighbourEvent::Target { target, state } => Some(Event::NextHop { target, state }),
+        NeighbourEvent::Link(link) => {
+            tracing::debug!(?link, "interface");
+            None
+        }
+        NeighbourEvent::LinkGone { index, name } => {
+            tracing::warn!(index, name, "interface is gone");
+            None
+        }
+    }
+}
+
+/// Packets are logged at trace level only: the programs are then loaded with their log statements in.
+fn follow_packet_log(kernel: &mut Kernel) {
+    match aya_log::EbpfLogger::init(kernel.ebpf()) {
+        Ok(mut logger) => {
+            tokio::spawn(async move {
+                // The buffer is drained by time: its descriptor is not registered with the runtime.
+                loop {
+                    logger.flush();
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            });
+        }
+        Err(error) => tracing::warn!(%error, "cannot read the programs' log"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_fit_the_configuration_twice() {
+        let empty = limits_for(&Desired::default());
+        assert_eq!(empty, Limits::DEFAULT);
+        let text = (0..300).map(|n| format!("[[pool]]\nname = \"p{n}\"\nslots = 65537\n")).collect::<String>();
+        let desired = config::parse(&text).unwrap();
+        let limits = limits_for(&desired);
+        assert!(limits.slots >= 2 * 300 * 65_537, "{limits:?}");
+        assert!(limits.slots.is_power_of_two());
+    }
+}
