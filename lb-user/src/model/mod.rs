@@ -2,6 +2,9 @@
 //!
 //! No I/O, no clock, no randomness, no async, no sockets, no BPF library.
 
+pub mod health;
+pub mod index;
+pub mod maglev;
 pub mod next_hop;
 pub mod probe;
 pub mod service;
