@@ -2,7 +2,10 @@
 //!
 //! No I/O, no clock, no randomness, no async, no sockets, no BPF library.
 
+pub mod health;
+pub mod index;
 pub mod layout;
+pub mod maglev;
 pub mod memory;
 pub mod next_hop;
 pub mod plan;
