@@ -69,15 +69,13 @@ impl Neighbours {
     pub fn start(events: UnboundedSender<NeighbourEvent>) -> io::Result<Self> {
         let kernel = Kernel::connect()?;
         let (wanted, wants) = watch::channel(BTreeSet::new());
-        let task = tokio::spawn(run(
-            kernel,
-            Watcher {
-                table: Table::default(),
-                events,
-                warned: false,
-            },
-            wants,
-        ));
+        let watcher = Watcher {
+            table: Table::default(),
+            events,
+            recheck_at: Instant::now(),
+            warned: false,
+        };
+        let task = tokio::spawn(run(kernel, watcher, wants));
         Ok(Self { wanted, task })
     }
 
@@ -133,6 +131,8 @@ async fn run(mut kernel: Kernel, mut watcher: Watcher, mut wants: watch::Receive
 struct Watcher {
     table: Table,
     events: UnboundedSender<NeighbourEvent>,
+    /// When all that is known is compared with the kernel.
+    recheck_at: Instant,
     /// Whether a failed use of a neighbour was logged.
     warned: bool,
 }
@@ -147,13 +147,17 @@ impl Watcher {
         kernel: &mut Kernel,
         wants: &mut watch::Receiver<BTreeSet<IpAddr>>,
     ) -> Result<(), Error> {
-        self.table.want(&wants.borrow_and_update().clone());
-        self.check_everything(kernel).await?;
-        let mut recheck_at = Instant::now() + RECHECK;
-        let mut routes_at = Instant::now();
-        let mut rest_until = routes_at;
+        self.table.want(&wants.borrow_and_update());
+        self.recheck_at = Instant::now();
+        let mut routes_at = self.recheck_at;
+        let mut rest_until = self.recheck_at;
         loop {
             let started = Instant::now();
+            if self.recheck_at <= started {
+                self.check_everything(kernel).await?;
+                self.recheck_at = started + RECHECK;
+                routes_at = started;
+            }
             if routes_at <= started {
                 self.look_up_routes(kernel).await?;
                 // Under a storm of changes look-ups take a third of the time at most.
@@ -164,10 +168,10 @@ impl Watcher {
             self.tell();
 
             let routes_due = self.table.has_unrouted().then_some(routes_at);
-            let next = [Some(recheck_at), routes_due, self.table.next_due()]
+            let next = [routes_due, self.table.next_due()]
                 .into_iter()
                 .flatten()
-                .min();
+                .fold(self.recheck_at, Instant::min);
             tokio::select! {
                 notice = kernel.notice() => {
                     let quiet = !self.table.has_unrouted();
@@ -187,13 +191,7 @@ impl Watcher {
                     self.table.want(&wants.borrow_and_update());
                     routes_at = Instant::now();
                 }
-                () = tokio::time::sleep_until(next.unwrap_or(recheck_at).into()) => {
-                    if recheck_at <= Instant::now() {
-                        self.check_everything(kernel).await?;
-                        recheck_at = Instant::now() + RECHECK;
-                        routes_at = Instant::now();
-                    }
-                }
+                () = tokio::time::sleep_until(next.into()) => {}
             }
         }
     }
@@ -210,7 +208,7 @@ impl Watcher {
             Notice::Routes(range) => self.table.routes_changed(range),
             Notice::Lost => {
                 tracing::warn!("netlink notifications were lost; comparing everything with the kernel");
-                self.table.doubt_everything();
+                self.recheck_at = self.recheck_at.min(Instant::now() + DEBOUNCE);
             }
         }
     }
@@ -231,8 +229,15 @@ impl Watcher {
 
     async fn look_up_routes(&mut self, kernel: &mut Kernel) -> Result<(), Error> {
         for target in self.table.take_unrouted(BATCH) {
-            let route = kernel.route(target).await?;
-            self.table.routed(target, route);
+            match kernel.route(target).await {
+                Ok(route) => self.table.routed(target, route),
+                // Memory, for example. The next check of everything tries again.
+                Err(Error::Refused { what, error }) => {
+                    tracing::warn!("cannot {what} to {target}: {error}");
+                    self.table.not_routed(target);
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
