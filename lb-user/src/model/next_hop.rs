@@ -28,6 +28,21 @@ impl NextHop {
     }
 }
 
+/// An interface of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Whether packets can leave by it: switched on and with a carrier.
+    pub up: bool,
+    /// Largest IP packet, bytes.
+    pub mtu: u32,
+    /// Its MAC; absent if it is not an Ethernet interface.
+    pub mac: Option<[u8; 6]>,
+}
+
 /// Why an address is not reachable at this moment.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreachable {
@@ -52,6 +67,14 @@ pub enum Unreachable {
     NoRoute {
         /// The address.
         target: IpAddr,
+    },
+    /// The routing table has a way that leads to no server.
+    #[error("the route to {target} is of type {kind}, which reaches no server")]
+    BadRoute {
+        /// The address.
+        target: IpAddr,
+        /// The type as `ip route` names it: `blackhole`, `prohibit`, `unreachable`, `broadcast`, ...
+        kind: &'static str,
     },
     /// The interface on the way is down.
     #[error("{interface} is down")]
