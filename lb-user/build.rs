@@ -43,8 +43,6 @@ fn build() -> Result<(), String> {
         "-Clink-arg=--btf",
         // Atomics and 32-bit jumps: kernels from 5.12 on.
         "-Ctarget-cpu=v3",
-        // Headers are not aligned in memory; the kernel allows wide loads of them on the machines we run on.
-        "-Ctarget-feature=+allows-misaligned-mem-access",
     ];
     let mut cargo = Command::new(variable("CARGO")?);
     cargo

@@ -43,7 +43,7 @@ impl Frame for [u8] {
 /// Offset of the IP header.
 pub const L3_OFFSET: usize = size_of::<EthHdr>();
 
-/// The first 14 bytes of a TCP header: all that a decision looks at (RFC 9293 section 3.1).
+/// The first 16 bytes of a TCP header: all that a decision looks at, in whole words (RFC 9293 section 3.1).
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct TcpStart {
@@ -53,6 +53,7 @@ struct TcpStart {
     acknowledgement: [u8; 4],
     offset: u8,
     flags: u8,
+    window: [u8; 2],
 }
 
 // SAFETY: bytes only.

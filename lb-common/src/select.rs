@@ -18,8 +18,10 @@ const fn mix(state: u64, word: u64) -> u64 {
 pub const fn index_positions(key: &ServiceKey, salt: u32, bits: u32) -> [u32; 2] {
     let [high, low] = key.vip.words();
     let hash = mix(mix(mix(salt as u64, high), low), key.tail() as u64);
-    let mask = (1u32 << (bits & 31)) - 1;
-    [hash as u32 & mask, (hash >> 32) as u32 & mask]
+    let bits = bits & 31;
+    let mask = (1u32 << bits) - 1;
+    // From both ends: neighbouring bits of a product are alike for keys that are alike.
+    [hash as u32 & mask, ((hash >> 32) >> (32 - bits)) as u32 & mask]
 }
 
 /// Hash of a flow: what every packet of it has in common, under the fleet's seed.

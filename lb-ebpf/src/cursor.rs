@@ -34,18 +34,58 @@ impl<'c> Cursor<'c> {
     pub fn write<T: Pod>(&self, offset: usize, value: T) -> Option<()> {
         let place = self.at::<T>(offset)?;
         // SAFETY: `at` checked that the whole value lies within the packet, which is writable and ours until
-        // the program returns.
-        unsafe { place.write_unaligned(value) };
+        // the program returns. For the alignment see `Words`.
+        unsafe {
+            if fits_words::<T>(offset) {
+                place.cast::<Words<T>>().write(Words(value));
+            } else if fits_halves::<T>(offset) {
+                place.cast::<Halves<T>>().write(Halves(value));
+            } else {
+                place.write_unaligned(value);
+            }
+        }
         Some(())
     }
+}
+
+/// A value that is loaded and stored by 32-bit words.
+///
+/// Header types are made of bytes, so the compiler would move them byte by byte. Drivers place frames so that the IP
+/// header is aligned to 4 bytes (`NET_IP_ALIGN`), and where one does not, the verifier only lets a program pass on
+/// machines whose loads need no alignment. So headers are accessed as if aligned: frames begin two bytes off a word,
+/// and what lies at 2 modulo 4 from there is at a word.
+#[repr(C, align(4))]
+struct Words<T>(T);
+
+/// The same by 16-bit halves, for the Ethernet header.
+#[repr(C, align(2))]
+struct Halves<T>(T);
+
+#[inline(always)]
+const fn fits_words<T>(offset: usize) -> bool {
+    offset % 4 == 2 && size_of::<T>() % 4 == 0
+}
+
+#[inline(always)]
+const fn fits_halves<T>(offset: usize) -> bool {
+    offset % 2 == 0 && size_of::<T>() % 2 == 0
 }
 
 impl Frame for Cursor<'_> {
     #[inline(always)]
     fn read<T: Pod>(&self, offset: usize) -> Option<T> {
         let place = self.at::<T>(offset)?;
-        // SAFETY: `at` checked that the whole value lies within the packet; any bytes are a T.
-        Some(unsafe { place.read_unaligned() })
+        // SAFETY: `at` checked that the whole value lies within the packet; any bytes are a T. For the alignment
+        // see `Words`.
+        Some(unsafe {
+            if fits_words::<T>(offset) {
+                place.cast::<Words<T>>().read().0
+            } else if fits_halves::<T>(offset) {
+                place.cast::<Halves<T>>().read().0
+            } else {
+                place.read_unaligned()
+            }
+        })
     }
 
     #[inline(always)]

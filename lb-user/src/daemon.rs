@@ -225,7 +225,7 @@ impl Daemon {
         tracing::info!("stopping");
         watcher.abort();
         // The server may have ended by itself; then there is nobody to tell.
-        drop(stop_socket.send(()));
+        let _ = stop_socket.send(());
         if let Ok(Err(error)) = server.await {
             tracing::warn!(%error, "the control socket failed");
         }
