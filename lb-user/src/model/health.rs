@@ -79,12 +79,7 @@ impl Health {
     }
 
     const fn starting(phase: Phase, now: Duration) -> Self {
-        Self {
-            phase,
-            since: now,
-            run: None,
-            last: None,
-        }
+        Self { phase, since: now, run: None, last: None }
     }
 
     /// Takes in what one probe found, and tells if that changed the state.
@@ -157,11 +152,7 @@ impl Health {
 impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(Last { words, took, local }) = &self.last else {
-            return f.write_str(if self.phase == Phase::Unchecked {
-                "no check"
-            } else {
-                "not checked yet"
-            });
+            return f.write_str(if self.phase == Phase::Unchecked { "no check" } else { "not checked yet" });
         };
         let run = self.run.filter(|_| !local);
         match run {
@@ -198,10 +189,7 @@ mod tests {
         match letter {
             'S' => Ok("200".to_owned()),
             'F' => Err(ProbeFailure::Refused { target: TARGET }),
-            'L' => Err(ProbeFailure::Local {
-                target: TARGET,
-                error: "no buffer space".to_owned(),
-            }),
+            'L' => Err(ProbeFailure::Local { target: TARGET, error: "no buffer space".to_owned() }),
             other => panic!("no outcome '{other}'"),
         }
     }
@@ -227,11 +215,8 @@ mod tests {
     #[test]
     fn outcomes_lead_to_states() {
         const START: Duration = Duration::ZERO;
-        let (new, adopted, unchecked) = (
-            Health::new(START),
-            Health::adopted(START),
-            Health::unchecked(START),
-        );
+        let (new, adopted, unchecked) =
+            (Health::new(START), Health::adopted(START), Health::unchecked(START));
         let cases = [
             // Rise 2, fall 3 unless said otherwise.
             (&new, 2, 3, "SSFFF", "UuuuD"),
@@ -279,11 +264,7 @@ mod tests {
             ("L", 0, local.to_owned()),
         ] {
             let (_, health) = play(Health::new(Duration::ZERO), outcomes, 2, 3);
-            assert_eq!(
-                (health.streak(), health.to_string()),
-                (streak, words),
-                "{outcomes}"
-            );
+            assert_eq!((health.streak(), health.to_string()), (streak, words), "{outcomes}");
             assert_eq!(health.took(), (!outcomes.is_empty()).then_some(TOOK));
         }
         assert_eq!(Health::unchecked(Duration::ZERO).to_string(), "no check");

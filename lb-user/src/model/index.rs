@@ -82,31 +82,20 @@ impl Index {
         let mut services = services.to_vec();
         services.sort_unstable();
         if let Some([(key, first), (_, second)]) = services.array_windows().find(|[a, b]| a.0 == b.0) {
-            return Err(IndexError::Duplicate {
-                key: *key,
-                first: *first,
-                second: *second,
-            });
+            return Err(IndexError::Duplicate { key: *key, first: *first, second: *second });
         }
 
         let keys = services.len();
         let most_bits = capacity.max(1).ilog2().min(MOST_BITS);
         let least_bits = LEAST_BITS.min(most_bits);
         if fit(most_bits) < keys {
-            return Err(IndexError::TooMany {
-                keys,
-                fit: fit(most_bits),
-                capacity,
-            });
+            return Err(IndexError::TooMany { keys, fit: fit(most_bits), capacity });
         }
         (least_bits..=most_bits)
             .filter(|&bits| fit(bits) >= keys)
             .flat_map(|bits| (0..SALTS).map(move |salt| (bits, salt)))
             .find_map(|(bits, salt)| Self::place(&services, bits, salt))
-            .ok_or(IndexError::Collision {
-                keys,
-                entries: 1 << most_bits,
-            })
+            .ok_or(IndexError::Collision { keys, entries: 1 << most_bits })
     }
 
     /// The service that a key means.
@@ -121,10 +110,8 @@ impl Index {
     /// Places every service, or gives up.
     fn place(services: &[(ServiceKey, u32)], bits: u32, salt: u32) -> Option<Self> {
         const EMPTY: u32 = u32::MAX;
-        let positions: Vec<[u32; 2]> = services
-            .iter()
-            .map(|(key, _)| index_positions(key, salt, bits))
-            .collect();
+        let positions: Vec<[u32; 2]> =
+            services.iter().map(|(key, _)| index_positions(key, salt, bits)).collect();
         // Who stands where, as a place in `services`.
         let mut tenants = vec![EMPTY; 1 << bits];
         // Longer ways than this are so rare at our load that the next salt is cheaper.
@@ -132,11 +119,7 @@ impl Index {
         for new in 0..services.len() as u32 {
             let mut homeless = new;
             let [first, second] = positions[new as usize];
-            let mut position = if tenants[first as usize] == EMPTY {
-                first
-            } else {
-                second
-            };
+            let mut position = if tenants[first as usize] == EMPTY { first } else { second };
             let mut moves = 0;
             loop {
                 homeless = mem::replace(&mut tenants[position as usize], homeless);
@@ -154,19 +137,10 @@ impl Index {
         }
 
         let entry = |tenant: u32| match services.get(tenant as usize) {
-            Some(&(key, service)) => IndexEntry {
-                vip: key.vip,
-                tail: key.tail(),
-                service,
-                reserved: 0,
-            },
+            Some(&(key, service)) => IndexEntry { vip: key.vip, tail: key.tail(), service, reserved: 0 },
             None => IndexEntry::default(),
         };
-        Some(Self {
-            bits,
-            salt,
-            entries: tenants.into_iter().map(entry).collect(),
-        })
+        Some(Self { bits, salt, entries: tenants.into_iter().map(entry).collect() })
     }
 }
 
@@ -208,10 +182,7 @@ mod tests {
 
     fn assert_holds(index: &Index, services: &[(ServiceKey, u32)]) {
         assert_eq!(index.entries.len(), 1 << index.bits);
-        assert_eq!(
-            index.entries.iter().filter(|entry| entry.tail != 0).count(),
-            services.len()
-        );
+        assert_eq!(index.entries.iter().filter(|entry| entry.tail != 0).count(), services.len());
         for (key, service) in services {
             assert_eq!(index.lookup(key), Some(*service), "{key:?}");
         }
@@ -219,16 +190,7 @@ mod tests {
 
     #[test]
     fn the_smallest_table_that_takes_the_keys_is_chosen() {
-        for (keys, bits) in [
-            (0, 4),
-            (1, 4),
-            (6, 4),
-            (7, 5),
-            (12, 5),
-            (13, 6),
-            (400, 10),
-            (20_000, 16),
-        ] {
+        for (keys, bits) in [(0, 4), (1, 4), (6, 4), (7, 5), (12, 5), (13, 6), (400, 10), (20_000, 16)] {
             let services = services(keys);
             let index = Index::build(&services, 1 << 16).unwrap();
             assert_eq!(index.bits, bits, "{keys} keys");
@@ -250,23 +212,11 @@ mod tests {
 
     #[test]
     fn capacity_is_a_limit_that_says_how_many_fit() {
-        for (keys, capacity, fit) in [
-            (1, 0, 0),
-            (1, 1, 0),
-            (2, 4, 1),
-            (7, 16, 6),
-            (7, 31, 6),
-            (500, 1024, 409),
-        ] {
+        for (keys, capacity, fit) in
+            [(1, 0, 0), (1, 1, 0), (2, 4, 1), (7, 16, 6), (7, 31, 6), (500, 1024, 409)]
+        {
             let error = Index::build(&services(keys), capacity).unwrap_err();
-            assert_eq!(
-                error,
-                IndexError::TooMany {
-                    keys: keys as usize,
-                    fit,
-                    capacity
-                }
-            );
+            assert_eq!(error, IndexError::TooMany { keys: keys as usize, fit, capacity });
         }
         for (keys, capacity) in [(0, 0), (0, 1), (1, 4), (6, 16), (409, 1024), (409, 2047)] {
             let services = services(keys);
@@ -283,14 +233,7 @@ mod tests {
         services.extend([(key, 9), (key, 7)]);
         services.retain(|&(k, service)| k != key || service < 10);
         let error = Index::build(&services, 1 << 10).unwrap_err();
-        assert_eq!(
-            error,
-            IndexError::Duplicate {
-                key,
-                first: 7,
-                second: 9
-            }
-        );
+        assert_eq!(error, IndexError::Duplicate { key, first: 7, second: 9 });
         assert_eq!(
             error.to_string(),
             "cannot index the services: 192.0.2.1 port 80 (protocol 6) belongs to services 7 and 9; remove one"
@@ -301,11 +244,7 @@ mod tests {
     #[test]
     fn keys_that_collide_get_another_salt() {
         let crowded = |key: &ServiceKey| index_positions(key, 0, 5).iter().all(|&position| position < 3);
-        let chosen: Vec<_> = services(60_000)
-            .into_iter()
-            .filter(|(key, _)| crowded(key))
-            .take(12)
-            .collect();
+        let chosen: Vec<_> = services(60_000).into_iter().filter(|(key, _)| crowded(key)).take(12).collect();
         assert_eq!(chosen.len(), 12);
         let index = Index::build(&chosen, 1 << 16).unwrap();
         assert_eq!(index.bits, 5);
@@ -357,12 +296,7 @@ mod tests {
             let services = services(count);
             let start = Instant::now();
             let index = Index::build(&services, 1 << 20).unwrap();
-            println!(
-                "{count} keys: {:.2?}, {} bits, salt {}",
-                start.elapsed(),
-                index.bits,
-                index.salt
-            );
+            println!("{count} keys: {:.2?}, {} bits, salt {}", start.elapsed(), index.bits, index.salt);
         }
     }
 }

@@ -32,10 +32,7 @@ pub struct Member<'a> {
 pub fn build(members: &[Member<'_>], slots: u32) -> Vec<Option<u16>> {
     let mut walkers = walkers(members, slots);
     let owners = settle(&mut walkers, slots);
-    owners
-        .iter()
-        .map(|owner| walkers.get(owner.walker as usize).map(|walker| walker.number))
-        .collect()
+    owners.iter().map(|owner| walkers.get(owner.walker as usize).map(|walker| walker.number)).collect()
 }
 
 /// A member on its way through its order of preference: `first`, `first + skip`, ... modulo the slots.
@@ -62,10 +59,7 @@ struct Owner {
 }
 
 impl Owner {
-    const NOBODY: Self = Self {
-        arrival: f64::INFINITY,
-        walker: u32::MAX,
-    };
+    const NOBODY: Self = Self { arrival: f64::INFINITY, walker: u32::MAX };
 }
 
 /// The members with weight, at their start, in an order that only their identities decide.
@@ -98,10 +92,7 @@ fn walkers(members: &[Member<'_>], slots: u32) -> Vec<Walker> {
 fn shares(weights: &[u32], slots: u32) -> Vec<u32> {
     let total: u64 = weights.iter().copied().map(u64::from).sum();
     let exact = |weight: u32| u64::from(slots) * u64::from(weight);
-    let mut shares: Vec<u32> = weights
-        .iter()
-        .map(|&weight| (exact(weight) / total) as u32)
-        .collect();
+    let mut shares: Vec<u32> = weights.iter().map(|&weight| (exact(weight) / total) as u32).collect();
 
     let left = slots.saturating_sub(shares.iter().sum());
     let mut by_remainder: Vec<usize> = (0..weights.len()).collect();
@@ -121,14 +112,7 @@ fn settle(walkers: &mut [Walker], slots: u32) -> Vec<Owner> {
     let arrivals = arrivals(slots);
     let mut waiting: Vec<u32> = (0..walkers.len() as u32).collect();
     while let Some(me) = waiting.pop() {
-        let Walker {
-            pace,
-            skip,
-            mut next,
-            mut asked,
-            mut short,
-            ..
-        } = walkers[me as usize];
+        let Walker { pace, skip, mut next, mut asked, mut short, .. } = walkers[me as usize];
         while short > 0 {
             let arrival = arrivals[asked] * pace;
             let owner = &mut owners[next as usize];

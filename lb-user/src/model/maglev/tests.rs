@@ -30,14 +30,7 @@ fn names(name: fn(usize) -> String, count: usize) -> Vec<String> {
 }
 
 fn members(names: &[String], weight: Weight) -> Vec<Member<'_>> {
-    (0..)
-        .zip(names)
-        .map(|(i, identity)| Member {
-            identity,
-            number: i,
-            weight: weight(i.into()),
-        })
-        .collect()
+    (0..).zip(names).map(|(i, identity)| Member { identity, number: i, weight: weight(i.into()) }).collect()
 }
 
 fn owned(table: &[Option<u16>], number: u16) -> usize {
@@ -54,10 +47,7 @@ fn assert_fair(members: &[Member<'_>], table: &[Option<u16>]) {
     for member in members {
         let exact = table.len() as f64 * f64::from(member.weight) / total;
         let count = f64::from(counts.remove(&member.number).unwrap_or(0));
-        assert!(
-            (count - exact).abs() < 1.0,
-            "{member:?} owns {count} slots instead of {exact}"
-        );
+        assert!((count - exact).abs() < 1.0, "{member:?} owns {count} slots instead of {exact}");
     }
     assert!(counts.is_empty(), "slots of strangers: {counts:?}");
 }
@@ -130,17 +120,14 @@ fn one_change_moves_few_slots_of_the_others() {
                 assert_eq!(owned(&without, changed), 0);
                 removed.add(disruption(&full, &without, changed));
                 added.add(disruption(&without, &full, changed));
-                if changed % 10 == 0 {
+                if changed % 7 == 0 {
                     members[usize::from(changed)].weight = all[usize::from(changed)].weight.div_ceil(2);
                     halved.add(disruption(&full, &build(&members, 16_381), changed));
                 }
             }
         }
         println!("{text:8} | removed {removed} | added {added} | halved {halved}");
-        assert!(
-            removed.max <= 2.0 && added.max <= 2.0 && halved.max <= 1.5,
-            "{text}"
-        );
+        assert!(removed.max <= 2.0 && added.max <= 2.0 && halved.max <= 1.5, "{text}");
     }
 }
 
@@ -162,10 +149,7 @@ fn small_pools_are_as_calm() {
                 }
             }
             println!("{count} backends ({text}): removed {removed}");
-            assert!(
-                removed.max <= 5.0 && removed.mean() <= 0.6,
-                "{count} backends ({text}): {removed}"
-            );
+            assert!(removed.max <= 5.0 && removed.mean() <= 0.6, "{count} backends ({text}): {removed}");
         }
     }
 }
@@ -177,16 +161,7 @@ fn odd_inputs_give_sensible_tables() {
     assert_eq!(build(&[], 11), [None; 11]);
     assert_eq!(build(&many, 0), []);
     assert_eq!(build(&[Member { weight: 0, ..many[0] }], 11), [None; 11]);
-    assert_eq!(
-        build(
-            &[Member {
-                weight: u32::MAX,
-                ..many[7]
-            }],
-            11
-        ),
-        [Some(7); 11]
-    );
+    assert_eq!(build(&[Member { weight: u32::MAX, ..many[7] }], 11), [Some(7); 11]);
     // More members than slots: one slot each for some.
     let table = build(&many, 11);
     assert!((0..40).all(|number| owned(&table, number) <= 1));
@@ -197,31 +172,13 @@ fn odd_inputs_give_sensible_tables() {
     // A heavyweight among featherweights.
     let heavy: Vec<Member<'_>> = many
         .iter()
-        .map(|member| Member {
-            weight: if member.number == 0 { u32::MAX } else { 1 },
-            ..*member
-        })
+        .map(|member| Member { weight: if member.number == 0 { u32::MAX } else { 1 }, ..*member })
         .collect();
     assert_eq!(build(&heavy, 11), [Some(0); 11]);
     // An identity used twice is the caller's mistake, but gets its share.
     assert_fair(
-        &[
-            many[1],
-            Member {
-                number: 99,
-                ..many[1]
-            },
-        ],
-        &build(
-            &[
-                many[1],
-                Member {
-                    number: 99,
-                    ..many[1]
-                },
-            ],
-            101,
-        ),
+        &[many[1], Member { number: 99, ..many[1] }],
+        &build(&[many[1], Member { number: 99, ..many[1] }], 101),
     );
 }
 
@@ -232,18 +189,14 @@ fn the_table_is_the_same_in_every_version() {
     let names = names(NAMES[0], 100);
     let small = build(&members(&names[..3], |i| [1, 2, 3][i]), 23);
     let small: Vec<u16> = small.into_iter().map(Option::unwrap).collect();
-    assert_eq!(
-        small,
-        [
-            1, 1, 1, 1, 1, 1, 1, 1, 0, 2, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2, 0, 2, 2
-        ]
-    );
+    assert_eq!(small, [1, 1, 1, 1, 1, 1, 1, 1, 0, 2, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2, 0, 2, 2]);
 
-    let large = build(&members(&names, WEIGHTS[3].1), 16_381);
-    let sum = large
-        .iter()
-        .fold(0u64, |sum, slot| scramble(sum ^ u64::from(slot.unwrap())));
-    assert_eq!(sum, 0xf230_629d_103e_0b5e, "{sum:#x}");
+    // Equal weights meet at the same time often: that pins who wins then.
+    for (weight, pinned) in [(WEIGHTS[0].1, 0x461d60dc1c34bc0a), (WEIGHTS[3].1, 0xf230_629d_103e_0b5e)] {
+        let table = build(&members(&names, weight), 16_381);
+        let sum = table.iter().fold(0u64, |sum, slot| scramble(sum ^ u64::from(slot.unwrap())));
+        assert_eq!(sum, pinned, "{sum:#x}");
+    }
 }
 
 proptest! {
@@ -292,12 +245,7 @@ proptest! {
 #[test]
 #[ignore = "prints timings; meaningful in release only"]
 fn timings() {
-    for (count, slots) in [
-        (100, 16_381),
-        (1_000, 65_537),
-        (1_000, 1_048_573),
-        (30_000, 65_537),
-    ] {
+    for (count, slots) in [(100, 16_381), (1_000, 65_537), (1_000, 1_048_573), (30_000, 65_537)] {
         for (text, weight) in WEIGHTS {
             let names = names(NAMES[0], count);
             let members = members(&names, weight);
@@ -309,10 +257,7 @@ fn timings() {
                 })
                 .collect();
             runs.sort_unstable();
-            println!(
-                "{count} x {slots} ({text}): minimum {:.2?}, median {:.2?}",
-                runs[0], runs[10]
-            );
+            println!("{count} x {slots} ({text}): minimum {:.2?}, median {:.2?}", runs[0], runs[10]);
         }
     }
 }
