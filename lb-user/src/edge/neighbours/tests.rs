@@ -295,6 +295,30 @@ fn lost_notifications_are_made_good() {
 }
 
 #[test]
+fn resolves_a_rack_at_once() {
+    within(|| async {
+        let peer = peer();
+        // The peer answers for all of these. Neighbour tables share one limit, so not too many.
+        peer.sh("ip route add local 10.0.0.128/25 dev lo");
+        let rack: BTreeSet<_> = (128..255).map(|n| IpAddr::from([10, 0, 0, n])).collect();
+        let mut watch = Watch::start([]);
+        watch.edge.want(rack.clone());
+        watch
+            .until("the rack", |watch| {
+                watch.targets.len() == rack.len() && watch.targets.values().all(has_mac(PEER))
+            })
+            .await;
+        // Another edge finds them resolved and is never in doubt.
+        let mut second = Watch::start([]);
+        second.edge.want(rack.clone());
+        while second.targets.len() < rack.len() {
+            second.next().await;
+            assert!(second.targets.values().all(has_mac(PEER)), "{:?}", second.targets);
+        }
+    });
+}
+
+#[test]
 fn ten_thousand_targets_share_a_gateway() {
     within(|| async {
         let _peer = peer();
