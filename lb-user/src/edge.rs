@@ -1,2 +1,4 @@
 //! The edges: each turns a piece of the outside (kernel, netlink, sockets, files) into events and
 //! actions into the outside. Edges never import each other.
+
+pub mod config_file;

@@ -2,5 +2,6 @@
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 pub mod api;
+pub mod config;
 pub mod edge;
 pub mod model;
