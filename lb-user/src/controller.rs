@@ -133,7 +133,8 @@ impl Controller {
         match event {
             Event::ConfigText(text) => self.take_config(now, text, actions),
             Event::ConfigUnreadable(why) => {
-                let said = format!("cannot read {}: {why}; the configuration in force stays", self.config.path);
+                let said =
+                    format!("cannot read {}: {why}; the configuration in force stays", self.config.path);
                 actions.push(Action::Log(Level::Error, said));
                 self.config.errors = vec![why];
             }
@@ -289,11 +290,9 @@ impl Controller {
         }
 
         let target = self.target();
-        let planned = self
-            .layout
-            .place(&target)
-            .map_err(|full| full.to_string())
-            .and_then(|()| plan(&self.installed, &self.layout, &target, &mut self.tables).map_err(|e| e.to_string()));
+        let planned = self.layout.place(&target).map_err(|full| full.to_string()).and_then(|()| {
+            plan(&self.installed, &self.layout, &target, &mut self.tables).map_err(|e| e.to_string())
+        });
         match planned {
             Ok(changes) if changes.is_empty() => self.layout.release(),
             Ok(changes) => {
@@ -302,7 +301,10 @@ impl Controller {
             }
             Err(error) => {
                 if self.failure.as_ref() != Some(&error) {
-                    actions.push(Action::Log(Level::Error, format!("cannot carry out the configuration: {error}")));
+                    actions.push(Action::Log(
+                        Level::Error,
+                        format!("cannot carry out the configuration: {error}"),
+                    ));
                 }
                 self.failure = Some(error);
                 self.retry_at = Some(now + RETRY);

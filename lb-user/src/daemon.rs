@@ -63,8 +63,11 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
     let text = file.read().await.map_err(|error| failure(Exit::NoInput, error.to_string()))?;
     let shown = args.config.display().to_string();
     let desired = config::parse(&text).map_err(|errors| failure(Exit::Config, errors.report(&shown)))?;
-    let interfaces =
-        if args.interfaces.is_empty() { desired.settings.interfaces.clone() } else { args.interfaces.clone() };
+    let interfaces = if args.interfaces.is_empty() {
+        desired.settings.interfaces.clone()
+    } else {
+        args.interfaces.clone()
+    };
     if interfaces.is_empty() {
         let said = format!("no interface to attach to: set [lb] interfaces in {shown}, or give --interface");
         return Err(failure(Exit::Config, said).into());
@@ -117,7 +120,10 @@ fn limits_for(desired: &Desired) -> Limits {
         services: room(desired.services.len() as u64, default.services),
         slots: room(desired.pools.iter().map(|pool| u64::from(pool.slots)).sum(), default.slots),
         backends: room(desired.pools.iter().map(|pool| backends_of(&pool.name)).sum(), default.backends),
-        counters: room(desired.services.iter().map(|service| backends_of(&service.pool)).sum(), default.counters),
+        counters: room(
+            desired.services.iter().map(|service| backends_of(&service.pool)).sum(),
+            default.counters,
+        ),
     }
 }
 
@@ -292,7 +298,9 @@ impl Daemon {
 
     fn stop(mut self, keep_forwarding: bool) {
         if keep_forwarding {
-            tracing::info!("forwarding goes on without the daemon; cargo xtask detach, or the next lb run, takes over");
+            tracing::info!(
+                "forwarding goes on without the daemon; cargo xtask detach, or the next lb run, takes over"
+            );
             self.kernel.leave();
         } else if let Err(error) = self.kernel.detach() {
             tracing::error!("cannot clean up: {:#}", anyhow::Error::from(error));
@@ -338,7 +346,8 @@ mod tests {
     fn tables_fit_the_configuration_twice() {
         let empty = limits_for(&Desired::default());
         assert_eq!(empty, Limits::DEFAULT);
-        let text = (0..300).map(|n| format!("[[pool]]\nname = \"p{n}\"\nslots = 65537\n")).collect::<String>();
+        let text =
+            (0..300).map(|n| format!("[[pool]]\nname = \"p{n}\"\nslots = 65537\n")).collect::<String>();
         let desired = config::parse(&text).unwrap();
         let limits = limits_for(&desired);
         assert!(limits.slots >= 2 * 300 * 65_537, "{limits:?}");

@@ -3,6 +3,8 @@
 
 pub mod config_file;
 pub mod kernel;
+#[cfg(test)]
+mod namespace;
 pub mod neighbours;
 pub mod probe;
 pub mod socket;

@@ -9,7 +9,13 @@ use crate::{
 };
 
 impl Controller {
-    pub(super) fn take_request(&mut self, now: Duration, token: Token, request: Request, actions: &mut Vec<Action>) {
+    pub(super) fn take_request(
+        &mut self,
+        now: Duration,
+        token: Token,
+        request: Request,
+        actions: &mut Vec<Action>,
+    ) {
         let response = match request {
             Request::Status => Response::Status(Box::new(self.status(now))),
             Request::Services(None) => Response::Services(self.service_views(now)),
@@ -40,7 +46,10 @@ impl Controller {
 
     fn edit(&self, edit: &Edit) -> Result<String, Refusal> {
         if !self.writing.is_empty() {
-            return Err(refusal(RefusalKind::Conflict, "another edit is being written; try again".to_owned()));
+            return Err(refusal(
+                RefusalKind::Conflict,
+                "another edit is being written; try again".to_owned(),
+            ));
         }
         if !self.config.errors.is_empty() {
             let mut errors = vec![format!(
@@ -67,7 +76,8 @@ impl Controller {
     ) {
         let Some((text, message)) = self.writing.remove(&token) else { return };
         let response = match result.map_err(|why| refusal(RefusalKind::Failed, why)).and_then(|()| {
-            config::parse(&text).map_err(|errors| refusal(RefusalKind::Failed, errors.report(&self.config.path)))
+            config::parse(&text)
+                .map_err(|errors| refusal(RefusalKind::Failed, errors.report(&self.config.path)))
         }) {
             Ok(desired) => {
                 self.config_text = text;

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, time::Duration};
 use super::{Controller, describe, id, reasons, standing, usable};
 use crate::{
     api::{
-        BackendStats, BackendView, HealthView, PoolView, ReasonStats, ServiceStats, ServiceView, State, Stats, Status,
-        Traffic,
+        BackendStats, BackendView, HealthView, PoolView, ReasonStats, ServiceStats, ServiceView, State,
+        Stats, Status, Traffic,
     },
     model::{
         service::{Backend, Name, Pool, Service},
@@ -23,7 +23,11 @@ impl Controller {
             config: self.config.clone(),
             interfaces: self.interfaces.clone(),
             services: self.service_views(now),
-            warnings: self.failure.iter().map(|error| format!("the tables are not as wanted: {error}")).collect(),
+            warnings: self
+                .failure
+                .iter()
+                .map(|error| format!("the tables are not as wanted: {error}"))
+                .collect(),
         }
     }
 
@@ -49,7 +53,8 @@ impl Controller {
 
     pub(super) fn pool_views(&self, now: Duration) -> Vec<PoolView> {
         let view = |pool: &Pool| {
-            let services: Vec<&Name> = self.desired.services_of(&pool.name).map(|service| &service.name).collect();
+            let services: Vec<&Name> =
+                self.desired.services_of(&pool.name).map(|service| &service.name).collect();
             PoolView {
                 name: pool.name.to_string(),
                 slots: pool.slots,
@@ -99,7 +104,11 @@ impl Controller {
                 *count += 1;
             }
         }
-        place.numbers.iter().map(|(name, &(number, _))| (name.clone(), by_number[usize::from(number)])).collect()
+        place
+            .numbers
+            .iter()
+            .map(|(name, &(number, _))| (name.clone(), by_number[usize::from(number)]))
+            .collect()
     }
 
     pub(super) fn health_views(&self, now: Duration) -> Vec<HealthView> {
@@ -135,7 +144,8 @@ impl Controller {
                     traffic: shown(self.counted(&service.name, backend)),
                 })
                 .collect();
-            let traffic = shown(pool.backends.iter().map(|backend| self.counted(&service.name, backend)).sum());
+            let traffic =
+                shown(pool.backends.iter().map(|backend| self.counted(&service.name, backend)).sum());
             Some(ServiceStats { service: service.name.to_string(), traffic, backends })
         };
         let reason_stats = |(reason, traffic): (lb_common::abi::Reason, traffic::Traffic)| ReasonStats {

@@ -21,10 +21,7 @@ pub(super) fn within<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + '
             return;
         }
         sh("ip link set lo up");
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         runtime.block_on(test());
     };
     if let Err(panic) = thread::spawn(run).join() {
@@ -44,10 +41,7 @@ impl Peer {
     /// Makes one with `loopback` up.
     pub(super) fn new() -> Self {
         // The sleep is an end for the namespace even if this process is killed.
-        let child = Command::new("unshare")
-            .args(["--net", "sleep", "120"])
-            .spawn()
-            .expect("unshare");
+        let child = Command::new("unshare").args(["--net", "sleep", "120"]).spawn().expect("unshare");
         let peer = Self(child);
         let own = std::fs::read_link("/proc/thread-self/ns/net").expect("own namespace");
         let deadline = Instant::now() + Duration::from_secs(5);
@@ -67,19 +61,14 @@ impl Peer {
     /// Runs commands, one a line, in it. Panics if one fails.
     pub(super) fn sh(&self, script: &str) {
         let net = format!("--net=/proc/{}/ns/net", self.pid());
-        run(
-            Command::new("nsenter").args([&net, "sh", "-e", "-c", script]),
-            script,
-        );
+        run(Command::new("nsenter").args([&net, "sh", "-e", "-c", script]), script);
     }
 
     /// Joins it to this thread's namespace by a veth pair: `here` with these addresses on this
     /// side, `eth0` with those on the other.
     pub(super) fn join(&self, here: &str, ours: &[&str], theirs: &[&str]) {
         let pid = self.pid();
-        sh(&format!(
-            "ip link add {here} type veth peer name eth0 netns {pid}"
-        ));
+        sh(&format!("ip link add {here} type veth peer name eth0 netns {pid}"));
         let add = |dev: &str, addresses: &[&str]| {
             let mut script = String::new();
             for address in addresses {

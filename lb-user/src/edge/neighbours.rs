@@ -69,12 +69,7 @@ impl Neighbours {
     pub fn start(events: UnboundedSender<NeighbourEvent>) -> io::Result<Self> {
         let kernel = Kernel::connect()?;
         let (wanted, wants) = watch::channel(BTreeSet::new());
-        let watcher = Watcher {
-            table: Table::default(),
-            events,
-            recheck_at: Instant::now(),
-            warned: false,
-        };
+        let watcher = Watcher { table: Table::default(), events, recheck_at: Instant::now(), warned: false };
         let task = tokio::spawn(run(kernel, watcher, wants));
         Ok(Self { wanted, task })
     }
@@ -168,10 +163,8 @@ impl Watcher {
             self.tell();
 
             let routes_due = self.table.has_unrouted().then_some(routes_at);
-            let next = [routes_due, self.table.next_due()]
-                .into_iter()
-                .flatten()
-                .fold(self.recheck_at, Instant::min);
+            let next =
+                [routes_due, self.table.next_due()].into_iter().flatten().fold(self.recheck_at, Instant::min);
             tokio::select! {
                 notice = kernel.notice() => {
                     let quiet = !self.table.has_unrouted();
@@ -287,10 +280,7 @@ impl Watcher {
 
     fn link_gone(&mut self, index: u32) {
         if let Some(link) = self.table.link_gone(index) {
-            self.send(NeighbourEvent::LinkGone {
-                index,
-                name: link.name,
-            });
+            self.send(NeighbourEvent::LinkGone { index, name: link.name });
         }
     }
 

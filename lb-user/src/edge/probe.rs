@@ -61,11 +61,7 @@ impl Probes {
     pub fn start(events: UnboundedSender<ProbeOutcome>) -> Self {
         let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(MAX_SOCKETS, |(soft, _)| soft / 2);
         let sockets = limit.clamp(1, MAX_SOCKETS) as usize;
-        Self {
-            events,
-            sockets: Arc::new(Semaphore::new(sockets)),
-            running: BTreeMap::new(),
-        }
+        Self { events, sockets: Arc::new(Semaphore::new(sockets)), running: BTreeMap::new() }
     }
 
     /// Sets the full set of wanted probes; within a tokio runtime. Those whose spec is unchanged
@@ -74,20 +70,11 @@ impl Probes {
     /// Of a probe that ended or changed, an outcome may still be on its way: see
     /// [`ProbeOutcome::mark`].
     pub fn set(&mut self, wanted: BTreeMap<BackendId, ProbeSpec>) {
-        self.running
-            .retain(|backend, running| wanted.get(backend) == Some(&running.spec));
+        self.running.retain(|backend, running| wanted.get(backend) == Some(&running.spec));
         for (backend, spec) in wanted {
             self.running.entry(backend).or_insert_with_key(|backend| {
-                let repeat = repeat(
-                    backend.clone(),
-                    spec.clone(),
-                    self.events.clone(),
-                    self.sockets.clone(),
-                );
-                Running {
-                    spec,
-                    task: tokio::spawn(repeat),
-                }
+                let repeat = repeat(backend.clone(), spec.clone(), self.events.clone(), self.sockets.clone());
+                Running { spec, task: tokio::spawn(repeat) }
             });
         }
     }
@@ -110,12 +97,8 @@ async fn repeat(
         let start = Instant::now();
         let result = probe(&spec, start + spec.timeout).await;
         drop(permit);
-        let outcome = ProbeOutcome {
-            backend: backend.clone(),
-            mark: spec.mark,
-            took: start.elapsed(),
-            result,
-        };
+        let outcome =
+            ProbeOutcome { backend: backend.clone(), mark: spec.mark, took: start.elapsed(), result };
         if events.send(outcome).is_err() {
             return;
         }
@@ -144,30 +127,18 @@ fn fraction(backend: &BackendId, round: u64) -> f64 {
 fn connect_failure(spec: &ProbeSpec, error: &io::Error) -> ProbeFailure {
     let target = spec.target;
     match error.raw_os_error() {
-        Some(libc::ETIMEDOUT) => ProbeFailure::NoReply {
-            target,
-            after: spec.timeout,
-        },
+        Some(libc::ETIMEDOUT) => ProbeFailure::NoReply { target, after: spec.timeout },
         Some(libc::ECONNREFUSED) => ProbeFailure::Refused { target },
         // The network's words (ICMP), or the kernel's when there is no route or no neighbour.
         Some(libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EHOSTDOWN | libc::ENONET | libc::ENOPROTOOPT) => {
-            ProbeFailure::Unreachable {
-                target,
-                error: error.to_string(),
-            }
+            ProbeFailure::Unreachable { target, error: error.to_string() }
         }
-        Some(libc::ECONNRESET) => ProbeFailure::BadAnswer {
-            target,
-            error: error.to_string(),
-        },
+        Some(libc::ECONNRESET) => ProbeFailure::BadAnswer { target, error: error.to_string() },
         _ => local_failure(spec, error),
     }
 }
 
 /// This machine could not do its part.
 fn local_failure(spec: &ProbeSpec, error: &io::Error) -> ProbeFailure {
-    ProbeFailure::Local {
-        target: spec.target,
-        error: error.to_string(),
-    }
+    ProbeFailure::Local { target: spec.target, error: error.to_string() }
 }

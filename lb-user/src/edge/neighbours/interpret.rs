@@ -77,14 +77,7 @@ impl Route {
         let Some(interface) = interface else {
             return Self::None;
         };
-        Self::Out {
-            neighbour: Neighbour {
-                interface,
-                address: gateway.unwrap_or(target),
-            },
-            mtu,
-            local,
-        }
+        Self::Out { neighbour: Neighbour { interface, address: gateway.unwrap_or(target) }, mtu, local }
     }
 
     /// Reads the error of a route look-up; `None` if the error says nothing about the route.
@@ -153,19 +146,13 @@ pub(super) fn next_hop(
     resolution: Resolution,
 ) -> Result<NextHop, Unreachable> {
     let (neighbour, mtu, local) = match route {
-        Route::Out {
-            neighbour,
-            mtu,
-            local,
-        } => (neighbour, mtu, local),
+        Route::Out { neighbour, mtu, local } => (neighbour, mtu, local),
         Route::Local => return Err(Unreachable::Local { target }),
         Route::Bad(kind) => return Err(Unreachable::BadRoute { target, kind }),
         // The kernel takes the routes of an interface with it: name the cause, not the effect.
         Route::None => {
             return Err(match link {
-                Some(link) if !link.up => Unreachable::LinkDown {
-                    interface: link.name.clone(),
-                },
+                Some(link) if !link.up => Unreachable::LinkDown { interface: link.name.clone() },
                 _ => Unreachable::NoRoute { target },
             });
         }
@@ -201,16 +188,8 @@ pub(super) fn next_hop(
 /// Reads an interface.
 pub(super) fn link(message: &LinkMessage) -> Link {
     let header = &message.header;
-    let up = header
-        .flags
-        .contains(LinkFlags::Up | LinkFlags::Running | LinkFlags::LowerUp);
-    let mut link = Link {
-        index: header.index,
-        name: String::new(),
-        up,
-        mtu: 0,
-        mac: None,
-    };
+    let up = header.flags.contains(LinkFlags::Up | LinkFlags::Running | LinkFlags::LowerUp);
+    let mut link = Link { index: header.index, name: String::new(), up, mtu: 0, mac: None };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
@@ -239,17 +218,8 @@ pub(super) fn neighbour(message: &NeighbourMessage) -> Option<(Neighbour, Heard)
             _ => {}
         }
     }
-    let neighbour = Neighbour {
-        interface: message.header.ifindex,
-        address: address?,
-    };
-    Some((
-        neighbour,
-        Heard {
-            state: message.header.state,
-            mac: link_layer,
-        },
-    ))
+    let neighbour = Neighbour { interface: message.header.ifindex, address: address? };
+    Some((neighbour, Heard { state: message.header.state, mac: link_layer }))
 }
 
 /// The first and the last address of the prefix a route is for.
@@ -262,17 +232,11 @@ pub(super) fn prefix(message: &RouteMessage) -> Option<(IpAddr, IpAddr)> {
     Some(match destination {
         IpAddr::V4(v4) => {
             let host = u32::MAX.checked_shr(length).unwrap_or(0);
-            (
-                IpAddr::V4((v4.to_bits() & !host).into()),
-                IpAddr::V4((v4.to_bits() | host).into()),
-            )
+            (IpAddr::V4((v4.to_bits() & !host).into()), IpAddr::V4((v4.to_bits() | host).into()))
         }
         IpAddr::V6(v6) => {
             let host = u128::MAX.checked_shr(length).unwrap_or(0);
-            (
-                IpAddr::V6((v6.to_bits() & !host).into()),
-                IpAddr::V6((v6.to_bits() | host).into()),
-            )
+            (IpAddr::V6((v6.to_bits() & !host).into()), IpAddr::V6((v6.to_bits() | host).into()))
         }
     })
 }

@@ -111,22 +111,13 @@ impl Kernel {
             MulticastGroup::Ipv4Rule,
             MulticastGroup::Ipv6Rule,
         ])?;
-        listening
-            .socket_mut()
-            .socket_mut()
-            .set_rx_buf_sz(RECEIVE_BUFFER)?;
+        listening.socket_mut().socket_mut().set_rx_buf_sz(RECEIVE_BUFFER)?;
         let (asking, handle, _) = rtnetlink::new_connection()?;
         let mut connections = JoinSet::new();
         connections.spawn(listening);
         connections.spawn(asking);
-        let notices = heard
-            .filter_map(|(message, _)| std::future::ready(Notice::read(message)))
-            .boxed();
-        Ok(Self {
-            handle,
-            notices,
-            _connections: connections,
-        })
+        let notices = heard.filter_map(|(message, _)| std::future::ready(Notice::read(message))).boxed();
+        Ok(Self { handle, notices, _connections: connections })
     }
 
     /// The next notification.
@@ -169,13 +160,8 @@ impl Kernel {
         let mut message = RouteMessage::default();
         message.header.address_family = family(target);
         message.header.destination_prefix_length = if target.is_ipv4() { 32 } else { 128 };
-        message
-            .attributes
-            .push(RouteAttribute::Destination(target.into()));
-        match self
-            .ask(what, RouteNetlinkMessage::GetRoute(message), NLM_F_REQUEST)
-            .await
-        {
+        message.attributes.push(RouteAttribute::Destination(target.into()));
+        match self.ask(what, RouteNetlinkMessage::GetRoute(message), NLM_F_REQUEST).await {
             Ok(Some(RouteNetlinkMessage::NewRoute(route))) => Ok(Route::read(target, &route)),
             Ok(_) => Err(Error::Silent { what }),
             Err(Error::Refused { what, error }) => {
@@ -203,12 +189,7 @@ impl Kernel {
         let mut message = entry(neighbour);
         message.header.flags = NeighbourFlags::Use;
         let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
-        self.ask(
-            "resolve a neighbour",
-            RouteNetlinkMessage::NewNeighbour(message),
-            flags,
-        )
-        .await?;
+        self.ask("resolve a neighbour", RouteNetlinkMessage::NewNeighbour(message), flags).await?;
         Ok(())
     }
 
@@ -243,16 +224,10 @@ impl Kernel {
         loop {
             // A datagram that cannot be decoded is dropped below us, and its stream never ends.
             let next = tokio::time::timeout(PATIENCE, stream.next()).await;
-            match next
-                .map_err(|_| Error::Silent { what })?
-                .map(|message| message.payload)
-            {
+            match next.map_err(|_| Error::Silent { what })?.map(|message| message.payload) {
                 Some(NetlinkPayload::InnerMessage(answer)) => answers.push(answer),
                 Some(NetlinkPayload::Error(error)) => {
-                    return Err(Error::Refused {
-                        what,
-                        error: error.to_io(),
-                    });
+                    return Err(Error::Refused { what, error: error.to_io() });
                 }
                 Some(_) => {}
                 None => return Ok(answers),
@@ -265,9 +240,7 @@ fn entry(neighbour: Neighbour) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = family(neighbour.address);
     message.header.ifindex = neighbour.interface;
-    message
-        .attributes
-        .push(NeighbourAttribute::Destination(neighbour.address.into()));
+    message.attributes.push(NeighbourAttribute::Destination(neighbour.address.into()));
     message
 }
 

@@ -66,12 +66,7 @@ struct Entry {
 impl Table {
     /// Takes the full set of wanted targets.
     pub(super) fn want(&mut self, wanted: &BTreeSet<IpAddr>) {
-        let gone: Vec<_> = self
-            .targets
-            .keys()
-            .filter(|target| !wanted.contains(target))
-            .copied()
-            .collect();
+        let gone: Vec<_> = self.targets.keys().filter(|target| !wanted.contains(target)).copied().collect();
         for target in gone {
             self.leave(target);
             self.targets.remove(&target);
@@ -95,10 +90,7 @@ impl Table {
         // The kernel tells nothing of IPv4 routes that go and come with their interface.
         self.routes_changed(None);
         // The targets that lost their route to the interface name it as the cause.
-        let here = self
-            .targets
-            .iter()
-            .filter(|(_, target)| target.interface == Some(link.index));
+        let here = self.targets.iter().filter(|(_, target)| target.interface == Some(link.index));
         self.unreported.extend(here.map(|(address, _)| *address));
         if before.is_some_and(|before| before.up) != link.up {
             self.forget(link.index, link.up);
@@ -116,19 +108,14 @@ impl Table {
 
     /// The interfaces known but not in `present`.
     pub(super) fn links_without(&self, present: &BTreeSet<u32>) -> Vec<u32> {
-        self.links
-            .keys()
-            .filter(|index| !present.contains(index))
-            .copied()
-            .collect()
+        self.links.keys().filter(|index| !present.contains(index)).copied().collect()
     }
 
     /// Routes changed: those to a range of addresses, or any.
     pub(super) fn routes_changed(&mut self, range: Option<(IpAddr, IpAddr)>) {
         match range {
             Some((first, last)) => {
-                self.unrouted
-                    .extend(self.targets.range(first..=last).map(|(target, _)| *target));
+                self.unrouted.extend(self.targets.range(first..=last).map(|(target, _)| *target));
             }
             None => self.unrouted.extend(self.targets.keys()),
         }
@@ -170,11 +157,7 @@ impl Table {
 
     /// The route look-up itself failed. What was known of the route holds.
     pub(super) fn not_routed(&mut self, address: IpAddr) {
-        if self
-            .targets
-            .get(&address)
-            .is_some_and(|target| target.route.is_none())
-        {
+        if self.targets.get(&address).is_some_and(|target| target.route.is_none()) {
             self.routed(address, Route::None);
         }
     }
@@ -212,13 +195,8 @@ impl Table {
 
     /// The neighbours to use now, at most `limit` of them. Each is scheduled anew.
     pub(super) fn due(&mut self, now: Instant, limit: usize) -> Vec<Neighbour> {
-        let due: Vec<_> = self
-            .schedule
-            .iter()
-            .take_while(|(at, _)| *at <= now)
-            .take(limit)
-            .map(|(_, who)| *who)
-            .collect();
+        let due: Vec<_> =
+            self.schedule.iter().take_while(|(at, _)| *at <= now).take(limit).map(|(_, who)| *who).collect();
         for neighbour in &due {
             let pause = match self.entries.get(neighbour).map(|entry| entry.resolution) {
                 Some(Resolution::Mac(_)) => REFRESH + part_of(REFRESH, *neighbour),
@@ -241,9 +219,7 @@ impl Table {
 
     /// At most `limit` targets whose routes are to be looked up.
     pub(super) fn take_unrouted(&mut self, limit: usize) -> Vec<IpAddr> {
-        std::iter::from_fn(|| self.unrouted.pop_first())
-            .take(limit)
-            .collect()
+        std::iter::from_fn(|| self.unrouted.pop_first()).take(limit).collect()
     }
 
     /// The neighbours whose entries are to be read.
@@ -292,12 +268,7 @@ impl Table {
 
     /// An interface went down or came up: the kernel flushed its neighbours.
     fn forget(&mut self, interface: u32, read_again: bool) {
-        let here: Vec<_> = self
-            .entries
-            .keys()
-            .filter(|who| who.interface == interface)
-            .copied()
-            .collect();
+        let here: Vec<_> = self.entries.keys().filter(|who| who.interface == interface).copied().collect();
         for neighbour in here {
             self.schedule_use(neighbour, None);
             if let Some(entry) = self.entries.get_mut(&neighbour) {
@@ -316,10 +287,7 @@ impl Table {
         let Some(entry) = self.entries.get_mut(&neighbour) else {
             return;
         };
-        let up = self
-            .links
-            .get(&neighbour.interface)
-            .is_some_and(|link| link.up && link.mac.is_some());
+        let up = self.links.get(&neighbour.interface).is_some_and(|link| link.up && link.mac.is_some());
         let next = next.filter(|_| up);
         if let Some(before) = std::mem::replace(&mut entry.next_use, next) {
             self.schedule.remove(&(before, neighbour));

@@ -22,12 +22,7 @@ impl Watch {
         let (sender, events) = unbounded_channel();
         let edge = Neighbours::start(sender).unwrap();
         edge.want(targets.map(ip).into());
-        Self {
-            edge,
-            events,
-            targets: HashMap::new(),
-            links: HashMap::new(),
-        }
+        Self { edge, events, targets: HashMap::new(), links: HashMap::new() }
     }
 
     async fn next(&mut self) {
@@ -50,18 +45,12 @@ impl Watch {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(8);
         while !done(self) {
             let next = tokio::time::timeout_at(deadline, self.next()).await;
-            assert!(
-                next.is_ok(),
-                "waiting for {what}: {:?} {:?}",
-                self.targets,
-                self.links
-            );
+            assert!(next.is_ok(), "waiting for {what}: {:?} {:?}", self.targets, self.links);
         }
     }
 
     async fn until_target(&mut self, target: &str, done: impl Fn(&State) -> bool) {
-        self.until(target, |watch| watch.targets.get(&ip(target)).is_some_and(&done))
-            .await;
+        self.until(target, |watch| watch.targets.get(&ip(target)).is_some_and(&done)).await;
     }
 }
 
@@ -79,11 +68,7 @@ const PEER: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// `lb0` with MAC [`OWN`], 10.0.0.1 and fd00::1; and beyond it [`PEER`], 10.0.0.2, 10.0.0.3 and fd00::2.
 fn peer() -> Peer {
     let peer = Peer::new();
-    peer.join(
-        "lb0",
-        &["10.0.0.1/24", "fd00::1/64"],
-        &["10.0.0.2/24", "10.0.0.3/24", "fd00::2/64"],
-    );
+    peer.join("lb0", &["10.0.0.1/24", "fd00::1/64"], &["10.0.0.2/24", "10.0.0.3/24", "fd00::2/64"]);
     sh("ip link set lb0 address 02:00:00:00:00:01");
     peer.sh("ip link set eth0 address 02:00:00:00:00:02");
     peer
@@ -118,47 +103,23 @@ fn resolves_and_says_why_not() {
             watch.until_target(target, has_mac(PEER)).await;
             let hop = watch.targets[&ip(target)].clone().unwrap();
             assert!(hop.is_on_link(ip(target)));
-            assert_eq!(
-                (hop.source, hop.mtu, hop.interface_name.as_str()),
-                (OWN, 1500, "lb0")
-            );
+            assert_eq!((hop.source, hop.mtu, hop.interface_name.as_str()), (OWN, 1500, "lb0"));
             assert_eq!(hop.local, Some(ip(if target == near { own } else { "fd00::1" })));
         }
         watch.until_target(behind6, has_mac(PEER)).await;
         assert_eq!(watch.targets[&ip(behind6)].clone().unwrap().via, ip(near6));
-        for (target, kind) in [
-            (black, "blackhole"),
-            (black6, "unreachable"),
-            ("10.0.0.255", "broadcast"),
-        ] {
+        for (target, kind) in [(black, "blackhole"), (black6, "unreachable"), ("10.0.0.255", "broadcast")] {
             watch.until_target(target, |_| true).await;
-            assert_eq!(
-                watch.targets[&ip(target)],
-                Err(Unreachable::BadRoute {
-                    target: ip(target),
-                    kind
-                })
-            );
+            assert_eq!(watch.targets[&ip(target)], Err(Unreachable::BadRoute { target: ip(target), kind }));
         }
         for target in [lost, lost6] {
             watch.until_target(target, |_| true).await;
-            assert_eq!(
-                watch.targets[&ip(target)],
-                Err(Unreachable::NoRoute { target: ip(target) })
-            );
+            assert_eq!(watch.targets[&ip(target)], Err(Unreachable::NoRoute { target: ip(target) }));
         }
-        assert_eq!(
-            watch.targets[&ip(own)],
-            Err(Unreachable::Local { target: ip(own) })
-        );
+        assert_eq!(watch.targets[&ip(own)], Err(Unreachable::Local { target: ip(own) }));
         for target in [silent, silent6] {
-            assert!(matches!(
-                watch.targets[&ip(target)],
-                Err(Unreachable::Resolving { .. })
-            ));
-            watch
-                .until_target(target, |state| matches!(state, Err(Unreachable::NoMac { .. })))
-                .await;
+            assert!(matches!(watch.targets[&ip(target)], Err(Unreachable::Resolving { .. })));
+            watch.until_target(target, |state| matches!(state, Err(Unreachable::NoMac { .. }))).await;
         }
 
         let link = &watch.links["lb0"];
@@ -186,19 +147,13 @@ fn follows_macs_routes_and_mtus() {
         sh("ip route replace 192.0.2.0/24 via 10.0.0.3 mtu 1400");
         watch
             .until_target(far, |state| {
-                state
-                    .as_ref()
-                    .is_ok_and(|hop| (hop.via, hop.mtu) == (ip("10.0.0.3"), 1400))
+                state.as_ref().is_ok_and(|hop| (hop.via, hop.mtu) == (ip("10.0.0.3"), 1400))
             })
             .await;
 
         sh("ip link set lb0 mtu 1300");
-        watch
-            .until_target(near, |state| state.as_ref().is_ok_and(|hop| hop.mtu == 1300))
-            .await;
-        watch
-            .until("the link's mtu", |watch| watch.links["lb0"].mtu == 1300)
-            .await;
+        watch.until_target(near, |state| state.as_ref().is_ok_and(|hop| hop.mtu == 1300)).await;
+        watch.until("the link's mtu", |watch| watch.links["lb0"].mtu == 1300).await;
 
         sh("ip neigh replace 10.0.0.2 lladdr 02:00:00:00:00:77 nud permanent dev lb0");
         watch.until_target(near, has_mac([2, 0, 0, 0, 0, 0x77])).await;
@@ -244,16 +199,12 @@ fn follows_links_and_a_neighbour_that_dies() {
                  ip addr add 10.0.0.3/24 dev eth0");
         assert!(watch.targets[&ip(near)].is_ok());
         sh("ip neigh flush dev lb0");
-        watch
-            .until_target(near, |state| matches!(state, Err(Unreachable::NoMac { .. })))
-            .await;
+        watch.until_target(near, |state| matches!(state, Err(Unreachable::NoMac { .. }))).await;
         peer.sh("ip addr add 10.0.0.2/24 dev eth0");
         watch.until_target(near, has_mac(PEER)).await;
 
         sh("ip link del lb0");
-        watch
-            .until_target(near, |state| matches!(state, Err(Unreachable::NoRoute { .. })))
-            .await;
+        watch.until_target(near, |state| matches!(state, Err(Unreachable::NoRoute { .. }))).await;
         assert!(!watch.links.contains_key("lb0"));
     });
 }
@@ -271,9 +222,7 @@ fn verifies_a_neighbour_nobody_talks_to() {
         let mut watch = Watch::start([near]);
         watch.until_target(near, has_mac(PEER)).await;
         peer.sh("ip addr del 10.0.0.2/24 dev eth0");
-        watch
-            .until_target(near, |state| matches!(state, Err(Unreachable::NoMac { .. })))
-            .await;
+        watch.until_target(near, |state| matches!(state, Err(Unreachable::NoMac { .. }))).await;
     });
 }
 
@@ -324,11 +273,7 @@ fn ten_thousand_targets_share_a_gateway() {
         let _peer = peer();
         let started = Instant::now();
         let mut watch = Watch::start([]);
-        watch.edge.want(
-            (0..10_000_u32)
-                .map(|n| IpAddr::V4((0xac10_0000 + n).into()))
-                .collect(),
-        );
+        watch.edge.want((0..10_000_u32).map(|n| IpAddr::V4((0xac10_0000 + n).into())).collect());
         for gateway in ["10.0.0.2", "10.0.0.3"] {
             sh(&format!("ip route replace 172.16.0.0/12 via {gateway}"));
             let mut there = 0;
@@ -340,10 +285,6 @@ fn ten_thousand_targets_share_a_gateway() {
         }
         // Ample for 20,000 look-ups in a debug build beside other tests; far too short for
         // quadratic work.
-        assert!(
-            started.elapsed() < Duration::from_secs(15),
-            "{:?}",
-            started.elapsed()
-        );
+        assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
     });
 }

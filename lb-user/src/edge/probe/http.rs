@@ -48,33 +48,18 @@ pub(super) async fn check(
     let got = match timeout_at(deadline, status(stream, request)).await {
         Ok(Ok(status)) => status.as_u16(),
         Ok(Err(error)) => {
-            return Err(ProbeFailure::BadAnswer {
-                target,
-                error: words(&error),
-            });
+            return Err(ProbeFailure::BadAnswer { target, error: words(&error) });
         }
         Err(_) => {
-            return Err(ProbeFailure::NoAnswer {
-                target,
-                after: spec.timeout,
-            });
+            return Err(ProbeFailure::NoAnswer { target, after: spec.timeout });
         }
     };
-    if got == expect {
-        Ok(got.to_string())
-    } else {
-        Err(ProbeFailure::Status {
-            got,
-            expected: expect,
-        })
-    }
+    if got == expect { Ok(got.to_string()) } else { Err(ProbeFailure::Status { got, expected: expect }) }
 }
 
 async fn status(stream: TcpStream, request: Request<Empty<Bytes>>) -> hyper::Result<StatusCode> {
-    let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_HEAD)
-        .handshake(TokioIo::new(stream))
-        .await?;
+    let (mut sender, connection) =
+        http1::Builder::new().max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream)).await?;
     let mut driver = JoinSet::new();
     driver.spawn(connection);
     let answer = sender.send_request(request).await?;
@@ -87,9 +72,7 @@ async fn status(stream: TcpStream, request: Request<Empty<Bytes>>) -> hyper::Res
 fn drain(body: Incoming, mut driver: JoinSet<hyper::Result<()>>) {
     tokio::spawn(async move {
         // Whatever comes of it, the connection ends with the driver.
-        timeout(BODY_TIME, Limited::new(body, MAX_BODY).collect())
-            .await
-            .ok();
+        timeout(BODY_TIME, Limited::new(body, MAX_BODY).collect()).await.ok();
         driver.shutdown().await;
     });
 }

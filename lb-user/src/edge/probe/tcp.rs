@@ -26,25 +26,15 @@ pub(super) async fn connect(spec: &ProbeSpec, deadline: Instant) -> Result<TcpSt
     match timeout_at(deadline, socket.connect(spec.target)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(connect_failure(spec, &error)),
-        Err(_) => Err(ProbeFailure::NoReply {
-            target: spec.target,
-            after: spec.timeout,
-        }),
+        Err(_) => Err(ProbeFailure::NoReply { target: spec.target, after: spec.timeout }),
     }
 }
 
 fn socket(spec: &ProbeSpec) -> io::Result<TcpSocket> {
-    let socket = Socket::new(
-        Domain::for_address(spec.target),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket = Socket::new(Domain::for_address(spec.target), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_mark(spec.mark).map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("SO_MARK, which needs CAP_NET_ADMIN: {error}"),
-        )
+        io::Error::new(error.kind(), format!("SO_MARK, which needs CAP_NET_ADMIN: {error}"))
     })?;
     if let Some(bytes) = spec.max_segment {
         socket

@@ -20,10 +20,7 @@ const TIMEOUT: Duration = Duration::from_millis(300);
 const MARK: u32 = 0x1b00_0001;
 
 fn backend(name: &str) -> BackendId {
-    BackendId {
-        pool: Name::new("web").unwrap(),
-        backend: Name::new(name).unwrap(),
-    }
+    BackendId { pool: Name::new("web").unwrap(), backend: Name::new(name).unwrap() }
 }
 
 fn tcp_spec(target: SocketAddr) -> ProbeSpec {
@@ -38,15 +35,8 @@ fn tcp_spec(target: SocketAddr) -> ProbeSpec {
 }
 
 fn http_spec(target: SocketAddr) -> ProbeSpec {
-    let kind = CheckKind::Http {
-        path: "/healthz?deep=1".into(),
-        host: None,
-        expect: 200,
-    };
-    ProbeSpec {
-        kind,
-        ..tcp_spec(target)
-    }
+    let kind = CheckKind::Http { path: "/healthz?deep=1".into(), host: None, expect: 200 };
+    ProbeSpec { kind, ..tcp_spec(target) }
 }
 
 async fn listener() -> (TcpListener, SocketAddr) {
@@ -93,10 +83,7 @@ fn a_tcp_check_tells_accepting_refusing_and_silent_apart() {
         assert_eq!(end.kind(), io::ErrorKind::ConnectionReset);
 
         drop((listener, stream));
-        assert_eq!(
-            once(&tcp_spec(target)).await,
-            Err(ProbeFailure::Refused { target })
-        );
+        assert_eq!(once(&tcp_spec(target)).await, Err(ProbeFailure::Refused { target }));
 
         // A queue that is full lets SYNs fall.
         let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -104,10 +91,7 @@ fn a_tcp_check_tells_accepting_refusing_and_silent_apart() {
         full.listen(0).unwrap();
         let target = full.local_addr().unwrap().as_socket().unwrap();
         let _first = TcpStream::connect(target).await.unwrap();
-        let silent = Err(ProbeFailure::NoReply {
-            target,
-            after: TIMEOUT,
-        });
+        let silent = Err(ProbeFailure::NoReply { target, after: TIMEOUT });
         assert_eq!(once(&tcp_spec(target)).await, silent);
         assert_eq!(once(&http_spec(target)).await, silent);
     });
@@ -121,19 +105,13 @@ fn the_network_s_fault_and_our_own_are_named() {
         for target in ["192.0.2.1:80", "203.0.113.1:80", "[2001:db8::1]:80"] {
             let target = target.parse().unwrap();
             let result = once(&tcp_spec(target)).await;
-            assert!(
-                matches!(result, Err(ProbeFailure::Unreachable { .. })),
-                "{target} {result:?}"
-            );
+            assert!(matches!(result, Err(ProbeFailure::Unreachable { .. })), "{target} {result:?}");
         }
         let result = once(&tcp_spec("198.51.100.1:80".parse().unwrap())).await;
         assert!(matches!(result, Err(ProbeFailure::Local { .. })), "{result:?}");
 
         let (_listener, target) = listener().await;
-        let absurd = ProbeSpec {
-            max_segment: Some(1),
-            ..tcp_spec(target)
-        };
+        let absurd = ProbeSpec { max_segment: Some(1), ..tcp_spec(target) };
         let result = once(&absurd).await;
         assert!(matches!(result, Err(ProbeFailure::Local { .. })), "{result:?}");
     });
@@ -146,38 +124,20 @@ fn an_http_check_compares_the_status() {
         assert_eq!(result, Ok("200".into()));
         let (line, fields) = head.split_once("\r\n").unwrap();
         assert_eq!(line, "GET /healthz?deep=1 HTTP/1.1");
-        for field in [
-            &format!("host: {target}"),
-            "connection: close",
-            "user-agent: lb/0.1.0",
-        ] {
-            assert!(
-                fields.lines().any(|line| line.eq_ignore_ascii_case(field)),
-                "{field} in {head}"
-            );
+        for field in [&format!("host: {target}"), "connection: close", "user-agent: lb/0.1.0"] {
+            assert!(fields.lines().any(|line| line.eq_ignore_ascii_case(field)), "{field} in {head}");
         }
         let (result, ..) = answered(b"HTTP/1.0 200 OK\r\n\r\nuntil the end").await;
         assert_eq!(result, Ok("200".into()));
         let (result, ..) = answered(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await;
-        assert_eq!(
-            result,
-            Err(ProbeFailure::Status {
-                got: 503,
-                expected: 200
-            })
-        );
+        assert_eq!(result, Err(ProbeFailure::Status { got: 503, expected: 200 }));
     });
 }
 
 #[test]
 fn an_http_check_says_what_is_wrong_with_an_answer() {
     within(|| async {
-        for bytes in [
-            &b"SSH-2.0-OpenSSH_9.2\r\n"[..],
-            b"",
-            b"HTTP/1.1 200 O",
-            &[b'x'; 100_000],
-        ] {
+        for bytes in [&b"SSH-2.0-OpenSSH_9.2\r\n"[..], b"", b"HTTP/1.1 200 O", &[b'x'; 100_000]] {
             let (result, _, target) = answered(bytes).await;
             let bad = matches!(&result, Err(ProbeFailure::BadAnswer { target: of, .. }) if *of == target);
             assert!(bad, "{result:?}");
@@ -187,25 +147,14 @@ fn an_http_check_says_what_is_wrong_with_an_answer() {
         let reset = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             head(&mut stream).await;
-            socket2::SockRef::from(&stream)
-                .set_linger(Some(Duration::ZERO))
-                .unwrap();
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
         };
         let spec = http_spec(target);
         let (result, ()) = tokio::join!(once(&spec), reset);
-        assert_eq!(
-            result,
-            Err(ProbeFailure::BadAnswer {
-                target,
-                error: "the connection was reset".into()
-            })
-        );
+        assert_eq!(result, Err(ProbeFailure::BadAnswer { target, error: "the connection was reset".into() }));
 
         // Accepted by the kernel, and then nothing.
-        let silent = Err(ProbeFailure::NoAnswer {
-            target,
-            after: TIMEOUT,
-        });
+        let silent = Err(ProbeFailure::NoAnswer { target, after: TIMEOUT });
         assert_eq!(once(&http_spec(target)).await, silent);
     });
 }
@@ -230,15 +179,9 @@ fn a_set_of_probes_changes_without_disturbing_the_rest() {
         let (_listener, target) = listener().await;
         let (sender, mut events) = unbounded_channel();
         let mut probes = Probes::start(sender);
-        let slow = ProbeSpec {
-            interval: Duration::from_secs(60),
-            ..tcp_spec(target)
-        };
+        let slow = ProbeSpec { interval: Duration::from_secs(60), ..tcp_spec(target) };
         let set = |pairs: &[(&str, &ProbeSpec)]| {
-            pairs
-                .iter()
-                .map(|(name, spec)| (backend(name), (*spec).clone()))
-                .collect::<BTreeMap<_, _>>()
+            pairs.iter().map(|(name, spec)| (backend(name), (*spec).clone())).collect::<BTreeMap<_, _>>()
         };
         let fast = tcp_spec(target);
         probes.set(set(&[("fast", &fast), ("slow", &slow)]));
@@ -247,10 +190,7 @@ fn a_set_of_probes_changes_without_disturbing_the_rest() {
         assert!((5..=12).contains(&counts[&(backend("fast"), MARK)]), "{counts:?}");
 
         // The slow one is not started again; the changed one is, at once.
-        let marked = ProbeSpec {
-            mark: MARK + 1,
-            ..fast
-        };
+        let marked = ProbeSpec { mark: MARK + 1, ..fast };
         probes.set(set(&[("fast", &marked), ("slow", &slow)]));
         let counts = count(&mut events, Duration::from_millis(300)).await;
         assert_eq!(counts.keys().collect::<Vec<_>>(), [&(backend("fast"), MARK + 1)]);
@@ -267,10 +207,7 @@ fn probes_of_a_backend_never_overlap() {
         let (listener, target) = listener().await;
         let (sender, mut events) = unbounded_channel();
         let mut probes = Probes::start(sender);
-        let spec = ProbeSpec {
-            interval: Duration::from_millis(50),
-            ..http_spec(target)
-        };
+        let spec = ProbeSpec { interval: Duration::from_millis(50), ..http_spec(target) };
         probes.set(BTreeMap::from([(backend("w1"), spec)]));
         let mut open = Vec::new();
         for _ in 0..2 {
@@ -278,13 +215,7 @@ fn probes_of_a_backend_never_overlap() {
             let early = timeout(TIMEOUT - Duration::from_millis(50), listener.accept()).await;
             assert!(early.is_err(), "while the first still waits");
             let outcome = events.recv().await.unwrap();
-            assert_eq!(
-                outcome.result,
-                Err(ProbeFailure::NoAnswer {
-                    target,
-                    after: TIMEOUT
-                })
-            );
+            assert_eq!(outcome.result, Err(ProbeFailure::NoAnswer { target, after: TIMEOUT }));
             assert!(outcome.took >= TIMEOUT);
         }
     });

@@ -7,13 +7,7 @@ const PEER: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 3];
 
 fn eth0() -> Link {
-    Link {
-        index: 7,
-        name: "eth0".into(),
-        up: true,
-        mtu: 1500,
-        mac: Some(OWN),
-    }
+    Link { index: 7, name: "eth0".into(), up: true, mtu: 1500, mac: Some(OWN) }
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -21,14 +15,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn out(address: &str, mtu: Option<u32>) -> Route {
-    Route::Out {
-        neighbour: Neighbour {
-            interface: 7,
-            address: ip(address),
-        },
-        mtu,
-        local: None,
-    }
+    Route::Out { neighbour: Neighbour { interface: 7, address: ip(address) }, mtu, local: None }
 }
 
 #[test]
@@ -38,11 +25,7 @@ fn only_failure_takes_a_mac_away() {
     let known = Resolution::Mac(PEER);
     for (before, heard, after) in [
         (Resolution::Unknown, None, Resolution::Unknown),
-        (
-            Resolution::Unknown,
-            heard(S::Incomplete, None),
-            Resolution::Unknown,
-        ),
+        (Resolution::Unknown, heard(S::Incomplete, None), Resolution::Unknown),
         (Resolution::Unknown, heard(S::None, None), Resolution::Unknown),
         (Resolution::Unknown, heard(S::Failed, None), Resolution::Failed),
         (Resolution::Unknown, heard(S::Reachable, Some(PEER)), known),
@@ -90,82 +73,35 @@ fn a_next_hop_or_the_reason() {
             gateway(None),
             Some(eth0()),
             Resolution::Unknown,
-            Err(Unreachable::Resolving {
-                via,
-                interface: interface(),
-            }),
+            Err(Unreachable::Resolving { via, interface: interface() }),
         ),
         (
             gateway(None),
             Some(eth0()),
             Resolution::Failed,
-            Err(Unreachable::NoMac {
-                via,
-                interface: interface(),
-            }),
+            Err(Unreachable::NoMac { via, interface: interface() }),
         ),
         (
             gateway(None),
             Some(eth0()),
             Resolution::Mac(OWN),
-            Err(Unreachable::NoMac {
-                via,
-                interface: interface(),
-            }),
+            Err(Unreachable::NoMac { via, interface: interface() }),
         ),
-        (
-            gateway(None),
-            Some(down.clone()),
-            known,
-            Err(Unreachable::LinkDown {
-                interface: interface(),
-            }),
-        ),
-        (
-            gateway(None),
-            Some(tun),
-            known,
-            Err(Unreachable::NotEthernet {
-                interface: interface(),
-            }),
-        ),
+        (gateway(None), Some(down.clone()), known, Err(Unreachable::LinkDown { interface: interface() })),
+        (gateway(None), Some(tun), known, Err(Unreachable::NotEthernet { interface: interface() })),
         (gateway(None), None, known, Err(Unreachable::NoRoute { target })),
         (Route::None, None, known, Err(Unreachable::NoRoute { target })),
-        (
-            Route::None,
-            Some(eth0()),
-            known,
-            Err(Unreachable::NoRoute { target }),
-        ),
-        (
-            Route::None,
-            Some(down),
-            known,
-            Err(Unreachable::LinkDown {
-                interface: interface(),
-            }),
-        ),
-        (
-            Route::Local,
-            Some(eth0()),
-            known,
-            Err(Unreachable::Local { target }),
-        ),
+        (Route::None, Some(eth0()), known, Err(Unreachable::NoRoute { target })),
+        (Route::None, Some(down), known, Err(Unreachable::LinkDown { interface: interface() })),
+        (Route::Local, Some(eth0()), known, Err(Unreachable::Local { target })),
         (
             Route::Bad("blackhole"),
             Some(eth0()),
             known,
-            Err(Unreachable::BadRoute {
-                target,
-                kind: "blackhole",
-            }),
+            Err(Unreachable::BadRoute { target, kind: "blackhole" }),
         ),
     ] {
-        assert_eq!(
-            next_hop(target, route, link.as_ref(), resolution),
-            expected,
-            "{route:?} {link:?}"
-        );
+        assert_eq!(next_hop(target, route, link.as_ref(), resolution), expected, "{route:?} {link:?}");
     }
 }
 
@@ -193,13 +129,7 @@ fn a_prefix_spans_its_addresses() {
     ] {
         let mut message = RouteMessage::default();
         message.header.destination_prefix_length = length;
-        message
-            .attributes
-            .push(RouteAttribute::Destination(ip(address).into()));
-        assert_eq!(
-            prefix(&message),
-            Some((ip(first), ip(last))),
-            "{address}/{length}"
-        );
+        message.attributes.push(RouteAttribute::Destination(ip(address).into()));
+        assert_eq!(prefix(&message), Some((ip(first), ip(last))), "{address}/{length}");
     }
 }

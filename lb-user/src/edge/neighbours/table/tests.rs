@@ -10,24 +10,11 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn eth0(up: bool) -> Link {
-    Link {
-        index: 7,
-        name: "eth0".into(),
-        up,
-        mtu: 1500,
-        mac: Some(OWN),
-    }
+    Link { index: 7, name: "eth0".into(), up, mtu: 1500, mac: Some(OWN) }
 }
 
 fn on_link(address: IpAddr) -> Route {
-    Route::Out {
-        neighbour: Neighbour {
-            interface: 7,
-            address,
-        },
-        mtu: None,
-        local: None,
-    }
+    Route::Out { neighbour: Neighbour { interface: 7, address }, mtu: None, local: None }
 }
 
 fn heard(state: NeighbourState, mac: Option<[u8; 6]>) -> Option<Heard> {
@@ -41,10 +28,7 @@ fn with_target(target: IpAddr) -> (Table, Neighbour) {
     table.want(&BTreeSet::from([target]));
     assert_eq!(table.take_unrouted(10), [target]);
     table.routed(target, on_link(target));
-    let neighbour = Neighbour {
-        interface: 7,
-        address: target,
-    };
+    let neighbour = Neighbour { interface: 7, address: target };
     assert_eq!(table.take_unread(), BTreeSet::from([neighbour]));
     (table, neighbour)
 }
@@ -57,10 +41,7 @@ fn an_absent_neighbour_is_used_at_once_and_a_change_is_told_once() {
     table.heard(now, neighbour, None);
     assert_eq!(table.due(now, 10), [neighbour]);
     assert!(table.due(now, 10).is_empty(), "scheduled anew");
-    assert!(matches!(
-        table.take_news()[..],
-        [(_, Err(Unreachable::Resolving { .. }))]
-    ));
+    assert!(matches!(table.take_news()[..], [(_, Err(Unreachable::Resolving { .. }))]));
 
     table.heard(now, neighbour, heard(NeighbourState::Reachable, Some(PEER)));
     assert!(matches!(&table.take_news()[..], [(_, Ok(hop))] if hop.destination == PEER));
@@ -98,17 +79,10 @@ fn a_link_that_goes_down_silences_its_neighbours_until_it_is_back() {
     table.take_news();
     assert!(table.link(&eth0(false)));
     assert!(!table.link(&eth0(false)), "no news twice");
-    assert!(matches!(
-        table.take_news()[..],
-        [(_, Err(Unreachable::LinkDown { .. }))]
-    ));
+    assert!(matches!(table.take_news()[..], [(_, Err(Unreachable::LinkDown { .. }))]));
     table.heard(now, neighbour, None);
     assert_eq!(table.next_due(), None);
-    assert_eq!(
-        table.take_unrouted(10),
-        [target],
-        "the kernel may have another way now"
-    );
+    assert_eq!(table.take_unrouted(10), [target], "the kernel may have another way now");
 
     assert!(table.link(&eth0(true)));
     assert_eq!(table.take_unread(), BTreeSet::from([neighbour]));
@@ -133,23 +107,13 @@ fn a_route_change_touches_only_its_prefix() {
 #[test]
 fn a_shared_gateway_lives_as_long_as_a_target_needs_it() {
     let now = Instant::now();
-    let gateway = Neighbour {
-        interface: 7,
-        address: ip("10.0.0.1"),
-    };
+    let gateway = Neighbour { interface: 7, address: ip("10.0.0.1") };
     let (a, b) = (ip("192.0.2.1"), ip("192.0.2.2"));
     let mut table = Table::default();
     table.link(&eth0(true));
     table.want(&BTreeSet::from([a, b]));
     for target in [a, b] {
-        table.routed(
-            target,
-            Route::Out {
-                neighbour: gateway,
-                mtu: None,
-                local: None,
-            },
-        );
+        table.routed(target, Route::Out { neighbour: gateway, mtu: None, local: None });
     }
     table.heard(now, gateway, heard(NeighbourState::Reachable, Some(PEER)));
     assert_eq!(table.take_news().len(), 2);

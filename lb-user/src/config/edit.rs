@@ -1,0 +1,253 @@
+//! Edits asked for by the command line or the API, carried out on the text of the file.
+
+use toml_edit::{Array, Value};
+
+use super::{
+    error::ConfigErrors,
+    keys, parse,
+    splice::{Fields, Step, Text, inline_table},
+};
+use crate::{
+    api::{
+        BackendPatch, BackendSpec, CheckSpec, Edit, PoolSpec, Refusal, RefusalKind, ServicePatch, ServiceSpec,
+    },
+    model::service::{AdminState, Desired, Name},
+};
+
+/// Why an edit was refused. The text is as it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    /// The file itself, before the edit, has errors.
+    #[error("the configuration file has errors, repair it first:\n{0}")]
+    Broken(#[source] ConfigErrors),
+    /// The result would not be valid: every reason, one sentence each.
+    #[error("{}", .0.join("\n"))]
+    Invalid(Vec<String>),
+    /// What was to be changed does not exist.
+    #[error("there is no {what} \"{name}\"")]
+    NotFound {
+        /// `service`, `pool`, `backend`.
+        what: &'static str,
+        /// Its name; of a backend, `pool/backend`.
+        name: String,
+    },
+    /// What was to be added exists.
+    #[error("there is already a {what} \"{name}\"")]
+    Exists {
+        /// `service`, `pool`, `backend`.
+        what: &'static str,
+        /// Its name; of a backend, `pool/backend`.
+        name: String,
+    },
+    /// The pool that was to be removed has users.
+    #[error("pool \"{pool}\" is in use by {}: delete them or point them at another pool first", listed(.services))]
+    InUse {
+        /// The pool.
+        pool: String,
+        /// The services that point at it.
+        services: Vec<Name>,
+    },
+}
+
+impl From<EditError> for Refusal {
+    fn from(error: EditError) -> Self {
+        let kind = match &error {
+            EditError::Broken(_) | EditError::Exists { .. } | EditError::InUse { .. } => {
+                RefusalKind::Conflict
+            }
+            EditError::Invalid(_) => RefusalKind::Invalid,
+            EditError::NotFound { .. } => RefusalKind::NotFound,
+        };
+        let errors = match error {
+            EditError::Invalid(errors) => errors,
+            other => other.to_string().lines().map(str::to_owned).collect(),
+        };
+        Self { kind, errors }
+    }
+}
+
+fn listed(services: &[Name]) -> String {
+    let names: Vec<String> = services.iter().map(|name| format!("\"{name}\"")).collect();
+    format!("{} {}", if names.len() == 1 { "service" } else { "services" }, names.join(", "))
+}
+
+/// Carries out an edit on the text of a configuration. Comments, order and formatting of everything else stay;
+/// a new entry stands after its siblings and looks like them. With a removed entry go the comments in it, not
+/// those above it.
+///
+/// # Errors
+/// See [`EditError`].
+pub fn edit(text: &str, edit: &Edit) -> Result<String, EditError> {
+    let before = parse(text).map_err(EditError::Broken)?;
+    require(&before, edit)?;
+    let mut after = Text(text.to_owned());
+    carry_out(&mut after, &before, edit);
+    match parse(&after.0) {
+        Ok(_) => Ok(after.0),
+        Err(errors) => Err(EditError::Invalid(errors.0.iter().map(super::ConfigError::sentence).collect())),
+    }
+}
+
+/// Checks that what is to be changed exists, and what is to be added does not.
+fn require(before: &Desired, edit: &Edit) -> Result<(), EditError> {
+    let has_service = |name: &str| before.services.iter().any(|service| service.name.as_str() == name);
+    let has_pool = |name: &str| before.pools.iter().any(|pool| pool.name.as_str() == name);
+    let has_backend = |pool: &str, name: &str| {
+        let mut pools = before.pools.iter().filter(|candidate| candidate.name.as_str() == pool);
+        pools.any(|pool| pool.backends.iter().any(|backend| backend.name.as_str() == name))
+    };
+    let exists = |is: bool, what: &'static str, name: &str| match is {
+        true => Ok(()),
+        false => Err(EditError::NotFound { what, name: name.to_owned() }),
+    };
+    let is_new = |is: bool, what: &'static str, name: &str| match is {
+        true => Err(EditError::Exists { what, name: name.to_owned() }),
+        false => Ok(()),
+    };
+    match edit {
+        Edit::AddService(spec) => is_new(has_service(&spec.name), "service", &spec.name),
+        Edit::SetService { name, .. } | Edit::DeleteService { name } => {
+            exists(has_service(name), "service", name)
+        }
+        Edit::AddPool(spec) => is_new(has_pool(&spec.name), "pool", &spec.name),
+        Edit::SetPool { name, .. } => exists(has_pool(name), "pool", name),
+        Edit::DeletePool { name } => {
+            exists(has_pool(name), "pool", name)?;
+            let users = before.services.iter().filter(|service| service.pool.as_str() == name);
+            let services: Vec<Name> = users.map(|service| service.name.clone()).collect();
+            if services.is_empty() { Ok(()) } else { Err(EditError::InUse { pool: name.clone(), services }) }
+        }
+        Edit::AddBackend { pool, backend } => {
+            exists(has_pool(pool), "pool", pool)?;
+            is_new(has_backend(pool, &backend.name), "backend", &format!("{pool}/{}", backend.name))
+        }
+        Edit::SetBackend { pool, name, .. } | Edit::DeleteBackend { pool, name } => {
+            exists(has_pool(pool), "pool", pool)?;
+            exists(has_backend(pool, name), "backend", &format!("{pool}/{name}"))
+        }
+    }
+}
+
+fn carry_out(text: &mut Text, before: &Desired, edit: &Edit) {
+    match edit {
+        Edit::AddService(spec) => text.add(&[], "service", &service_fields(spec)),
+        Edit::SetService { name, patch } => set_service(text, name, patch),
+        Edit::DeleteService { name } => text.remove(&[Step::Named("service", name)]),
+        Edit::AddPool(spec) => text.add(&[], "pool", &pool_fields(spec)),
+        Edit::SetPool { name, patch } => {
+            let had_check =
+                before.pools.iter().any(|pool| pool.name.as_str() == name && pool.check.is_some());
+            if let Some(check) = &patch.check {
+                set_check(text, name, check, had_check);
+            }
+        }
+        Edit::DeletePool { name } => text.remove(&[Step::Named("pool", name)]),
+        Edit::AddBackend { pool, backend } => {
+            text.add(&[Step::Named("pool", pool)], "backend", &backend_fields(backend));
+        }
+        Edit::SetBackend { pool, name, patch } => set_backend(text, pool, name, patch),
+        Edit::DeleteBackend { pool, name } => {
+            text.remove(&[Step::Named("pool", pool), Step::Named("backend", name)])
+        }
+    }
+}
+
+fn service_fields(spec: &ServiceSpec) -> Fields {
+    let ServiceSpec { name, vip, ports, pool } = spec;
+    vec![
+        ("name", name.into()),
+        ("vip", vip.into()),
+        ("ports", ports.iter().collect::<Array>().into()),
+        ("pool", pool.into()),
+    ]
+}
+
+fn set_service(text: &mut Text, name: &str, patch: &ServicePatch) {
+    let ServicePatch { vip, ports, pool } = patch;
+    let path = [Step::Named("service", name)];
+    if let Some(vip) = vip {
+        text.set(&path, "vip", Some(&vip.into()));
+    }
+    if let Some(ports) = ports {
+        text.set_texts(&path, "ports", ports);
+    }
+    if let Some(pool) = pool {
+        text.set(&path, "pool", Some(&pool.into()));
+    }
+}
+
+fn pool_fields(spec: &PoolSpec) -> Fields {
+    let PoolSpec { name, slots, check } = spec;
+    let mut fields: Fields = vec![("name", name.into())];
+    fields.extend(slots.map(|slots| ("slots", i64::from(slots).into())));
+    fields.extend(check.as_ref().and_then(|check| Some(("check", check_value(check)?))));
+    fields
+}
+
+/// The keys of a check that are given, in the order of the table of keys.
+fn check_fields(spec: &CheckSpec) -> Vec<(&'static str, Option<Value>)> {
+    let CheckSpec { kind, port, path, host, expect, interval, timeout, rise, fall } = spec;
+    let text = |text: &Option<String>| text.as_ref().map(Value::from);
+    let number = |number: Option<u32>| number.map(|number| i64::from(number).into());
+    let fields = vec![
+        ("type", Some(kind.into())),
+        ("port", number(port.map(u32::from))),
+        ("path", text(path)),
+        ("host", text(host)),
+        ("expect", number(expect.map(u32::from))),
+        ("interval", text(interval)),
+        ("timeout", text(timeout)),
+        ("rise", number(*rise)),
+        ("fall", number(*fall)),
+    ];
+    debug_assert!(keys::CHECK.names().eq(fields.iter().map(|(key, _)| *key)));
+    fields
+}
+
+/// The check between braces. Always `Some`: what was just printed is TOML.
+fn check_value(spec: &CheckSpec) -> Option<Value> {
+    let given = check_fields(spec).into_iter().filter_map(|(key, value)| Some((key, value?)));
+    inline_table(&given.collect()).parse().ok()
+}
+
+/// Makes the pool's check what `spec` says. An existing one keeps its form and its comments, key by key.
+fn set_check(text: &mut Text, pool: &str, spec: &CheckSpec, had_check: bool) {
+    let pool = Step::Named("pool", pool);
+    if had_check {
+        for (key, value) in check_fields(spec) {
+            text.set(&[pool, Step::Key("check")], key, value.as_ref());
+        }
+    } else {
+        text.set(&[pool], "check", check_value(spec).as_ref());
+    }
+}
+
+fn backend_fields(spec: &BackendSpec) -> Fields {
+    let BackendSpec { name, address, via, weight } = spec;
+    let mut fields: Fields = vec![("name", name.into()), ("address", address.into())];
+    fields.extend(via.as_ref().map(|via| ("via", via.into())));
+    fields.extend(weight.map(|weight| ("weight", i64::from(weight).into())));
+    fields
+}
+
+fn set_backend(text: &mut Text, pool: &str, name: &str, patch: &BackendPatch) {
+    let BackendPatch { address, via, weight, state } = patch;
+    let path = [Step::Named("pool", pool), Step::Named("backend", name)];
+    if let Some(address) = address {
+        text.set(&path, "address", Some(&address.into()));
+    }
+    if let Some(via) = via {
+        text.set(&path, "via", Some(&via.into()));
+    }
+    if let Some(weight) = weight {
+        text.set(&path, "weight", Some(&i64::from(*weight).into()));
+    }
+    let word = match state {
+        None => return,
+        // What holds anyway needs no key.
+        Some(AdminState::Ready) => None,
+        Some(AdminState::Drain) => Some(Value::from("drain")),
+        Some(AdminState::Maint) => Some(Value::from("maint")),
+    };
+    text.set(&path, "state", word.as_ref());
+}

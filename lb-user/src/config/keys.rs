@@ -1,0 +1,165 @@
+//! Every key of the file, once. The parser, its suggestions and the test that holds `docs/config.md` to the
+//! parser all read this.
+
+/// A kind of table.
+#[derive(Debug)]
+pub struct TableKeys {
+    /// Its name in the file; the whole file is `file`.
+    pub name: &'static str,
+    /// Its keys, in the order people write them.
+    pub keys: &'static [Key],
+}
+
+/// A key of a table.
+#[derive(Debug)]
+pub struct Key {
+    /// As it stands in the file.
+    pub name: &'static str,
+    /// How it is written, for those who left out a key that is needed.
+    pub example: &'static str,
+}
+
+/// The file itself.
+pub static FILE: TableKeys = TableKeys {
+    name: "file",
+    keys: &[
+        Key { name: "lb", example: "[lb]" },
+        Key { name: "pool", example: "[[pool]]" },
+        Key { name: "service", example: "[[service]]" },
+    ],
+};
+
+/// `[lb]`.
+pub static LB: TableKeys = TableKeys {
+    name: "lb",
+    keys: &[
+        Key { name: "interfaces", example: "interfaces = [\"eth0\"]" },
+        Key { name: "xdp", example: "xdp = \"auto\"" },
+        Key { name: "seed", example: "seed = \"0x5eed0f1ee7\"" },
+        Key { name: "tunnel_source", example: "tunnel_source = \"172.16.0.0/16\"" },
+        Key { name: "tunnel_source6", example: "tunnel_source6 = \"100::/64\"" },
+    ],
+};
+
+/// `[[pool]]`.
+pub static POOL: TableKeys = TableKeys {
+    name: "pool",
+    keys: &[
+        Key { name: "name", example: "name = \"web\"" },
+        Key { name: "slots", example: "slots = 16381" },
+        Key { name: "check", example: "check = { type = \"tcp\" }" },
+        Key { name: "backend", example: "[[pool.backend]]" },
+    ],
+};
+
+/// `[[pool.backend]]`.
+pub static BACKEND: TableKeys = TableKeys {
+    name: "backend",
+    keys: &[
+        Key { name: "name", example: "name = \"w1\"" },
+        Key { name: "address", example: "address = \"10.1.0.11\"" },
+        Key { name: "via", example: "via = \"l2\"" },
+        Key { name: "weight", example: "weight = 100" },
+        Key { name: "state", example: "state = \"drain\"" },
+    ],
+};
+
+/// `check = { … }`.
+pub static CHECK: TableKeys = TableKeys {
+    name: "check",
+    keys: &[
+        Key { name: "type", example: "type = \"tcp\"" },
+        Key { name: "port", example: "port = 80" },
+        Key { name: "path", example: "path = \"/healthz\"" },
+        Key { name: "host", example: "host = \"www.example.com\"" },
+        Key { name: "expect", example: "expect = 200" },
+        Key { name: "interval", example: "interval = \"2s\"" },
+        Key { name: "timeout", example: "timeout = \"1s\"" },
+        Key { name: "rise", example: "rise = 2" },
+        Key { name: "fall", example: "fall = 3" },
+    ],
+};
+
+/// `[[service]]`.
+pub static SERVICE: TableKeys = TableKeys {
+    name: "service",
+    keys: &[
+        Key { name: "name", example: "name = \"www\"" },
+        Key { name: "vip", example: "vip = \"192.0.2.10\"" },
+        Key { name: "ports", example: "ports = [\"tcp/80\"]" },
+        Key { name: "pool", example: "pool = \"web\"" },
+    ],
+};
+
+/// All kinds of tables.
+pub static ALL: [&TableKeys; 6] = [&FILE, &LB, &POOL, &BACKEND, &CHECK, &SERVICE];
+
+impl TableKeys {
+    /// The entry of a key.
+    ///
+    /// # Panics
+    /// If there is none: the parser asked for a key that is not in the table, which its tests would show.
+    pub(super) fn key(&self, name: &str) -> &'static Key {
+        self.keys.iter().find(|key| key.name == name).expect("every key the parser reads is in the table")
+    }
+
+    /// The names of all keys.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.keys.iter().map(|key| key.name)
+    }
+}
+
+/// The candidate most similar to `word`, if similar enough to be what was meant.
+pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // Far longer than any key or name: not worth the quadratic work.
+    if word.len() > 100 {
+        return None;
+    }
+    let tolerance = (word.chars().count() / 3).max(1);
+    candidates
+        .into_iter()
+        .map(|candidate| (edit_distance(word, candidate), candidate))
+        .filter(|&(distance, _)| distance <= tolerance)
+        .min_by_key(|&(distance, _)| distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Insertions, deletions, substitutions and swaps of neighbours that lead from one word to the other
+/// (optimal string alignment), whatever the case of letters.
+fn edit_distance(from: &str, to: &str) -> usize {
+    let from: Vec<char> = from.to_lowercase().chars().collect();
+    let to: Vec<char> = to.to_lowercase().chars().collect();
+    let mut rows: Vec<Vec<usize>> = vec![(0..=to.len()).collect()];
+    for (i, &a) in from.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, &b) in to.iter().enumerate() {
+            let mut best = (rows[i][j] + usize::from(a != b)).min(rows[i][j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && a == to[j - 1] && from[i - 1] == b {
+                best = best.min(rows[i - 1][j - 1] + 1);
+            }
+            row.push(best);
+        }
+        rows.push(row);
+    }
+    rows[from.len()][to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_finger_is_understood_and_nonsense_is_not() {
+        let cases = [
+            ("adress", Some("address")),
+            ("wieght", Some("weight")),
+            ("Via", Some("via")),
+            ("wight", Some("weight")),
+            ("metrics", None),
+            ("x", None),
+        ];
+        for (word, expected) in cases {
+            assert_eq!(nearest(word, BACKEND.names()), expected, "{word}");
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! The configuration file on disk: read, replaced as a whole, and watched. Its text is not looked into here.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    fs, io,
+    io::{Read as _, Write as _},
+    os::unix::fs::{MetadataExt as _, fchown},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use notify::{EventKind, RecursiveMode, Watcher as _, event::AccessKind, event::AccessMode};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
+
+/// Larger files are refused unread: a configuration of every service `lb` can hold is smaller.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// A change counts once the file has looked the same for this long.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// A change counts after this long in any case, however often the file is written.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often to look while a directory on the way to the file cannot be watched, as when it was removed.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The most symbolic links that are followed on the way to the file (Linux follows 40 itself).
+const MAX_LINKS: usize = 40;
+
+/// A configuration file. Clones are the same file and share what they last saw in it.
+#[derive(Clone, Debug)]
+pub struct ConfigFile {
+    path: PathBuf,
+    /// What was last read, written or reported; `None` if it could not be read. What equals it is no news.
+    known: Arc<Mutex<Option<String>>>,
+}
+
+/// What happened to the file.
+#[derive(Debug)]
+pub enum ConfigFileEvent {
+    /// It has another text than before, or can be read again.
+    Changed(String),
+    /// It cannot be read any more. Reported once, until it can.
+    Unreadable(ConfigFileError),
+}
+
+/// What could not be done to the file.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigFileError {
+    /// Reading failed.
+    #[error("cannot read {}: {error}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+    /// It holds something else than text.
+    #[error("cannot read {}: it is not UTF-8 text (byte {valid_up_to})", path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+        /// Everything before this byte is text.
+        valid_up_to: usize,
+    },
+    /// It is far too large.
+    #[error("cannot read {}: it is larger than {MAX_BYTES} bytes, so surely no configuration", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Writing failed; the file is as it was.
+    #[error("cannot write {}: {error}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+    /// Someone else changed it since it was read; it was not touched.
+    #[error("{} was changed by someone else in the meantime: nothing was written, try again", path.display())]
+    ChangedMeanwhile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The kernel cannot tell about changes.
+    #[error("cannot watch {}: {error}", path.display())]
+    Watch {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: notify::Error,
+    },
+}
+
+impl ConfigFile {
+    /// The file at a path, which may be a symbolic link and need not exist yet.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), known: Arc::default() }
+    }
+
+    /// Its path, as given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads it. The watcher does not report the same text again.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is no text.
+    pub async fn read(&self) -> Result<String, ConfigFileError> {
+        let path = self.path.clone();
+        let text = blocking(move || read(&path)).await;
+        self.know(text.as_ref().ok().cloned());
+        text
+    }
+
+    /// Replaces its text `base` by `text`: at any moment, also after a crash, it holds the one or the other.
+    /// Mode and owner stay; a symbolic link stays one. The watcher does not report the new text.
+    ///
+    /// # Errors
+    /// [`ConfigFileError::ChangedMeanwhile`] if it does not hold `base` any more; else whatever the system said.
+    pub async fn replace(&self, base: &str, text: &str) -> Result<(), ConfigFileError> {
+        let (path, base, new) = (self.path.clone(), base.to_owned(), text.to_owned());
+        let known = Arc::clone(&self.known);
+        blocking(move || {
+            if read(&path)? != base {
+                return Err(ConfigFileError::ChangedMeanwhile { path });
+            }
+            // Known before it is there, so that the watcher cannot see it first.
+            *known.lock().unwrap_or_else(PoisonError::into_inner) = Some(new.clone());
+            replace(&path, &new).map_err(|error| {
+                *known.lock().unwrap_or_else(PoisonError::into_inner) = Some(base);
+                ConfigFileError::Write { path, error }
+            })
+        })
+        .await
+    }
+
+    /// Watches it until the receiver of `events` is gone, through removal, re-creation, editors that rename
+    /// and swaps of symbolic links on its way. First reports what changed since it was last read.
+    ///
+    /// # Errors
+    /// [`ConfigFileError::Watch`] if the kernel has no watch to give.
+    pub async fn watch(&self, events: mpsc::Sender<ConfigFileEvent>) -> Result<(), ConfigFileError> {
+        let woken = Arc::new(Notify::new());
+        let wake = Arc::clone(&woken);
+        let handler = move |event: notify::Result<notify::Event>| {
+            // Errors wake, too: looking once too often costs nothing. Our own reading must not.
+            if event.map_or(true, |event| is_change(event.kind)) {
+                wake.notify_one();
+            }
+        };
+        let mut watcher = notify::recommended_watcher(handler)
+            .map_err(|error| ConfigFileError::Watch { path: self.path.clone(), error })?;
+        let mut watched = BTreeSet::new();
+        loop {
+            // Watch first, then look: what changes in between wakes us again.
+            let all_watched = self.follow(&mut watcher, &mut watched);
+            if let Some(event) = self.news().await
+                && events.send(event).await.is_err()
+            {
+                return Ok(());
+            }
+            tokio::select! {
+                () = events.closed() => return Ok(()),
+                () = woken.notified() => {}
+                () = tokio::time::sleep(LOOK_AGAIN), if !all_watched => {
+                    // A directory that was removed and made again needs a new watch.
+                    for directory in std::mem::take(&mut watched) {
+                        // It may be gone, and its watch with it.
+                        drop(watcher.unwatch(&directory));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Watches every directory in which a link on the way to the file, or the file, stands. Whether all
+    /// could be.
+    fn follow(&self, watcher: &mut notify::RecommendedWatcher, watched: &mut BTreeSet<PathBuf>) -> bool {
+        let wanted = directories(&self.path);
+        for directory in watched.iter().filter(|directory| !wanted.contains(*directory)) {
+            drop(watcher.unwatch(directory));
+        }
+        watched.retain(|directory| wanted.contains(directory));
+        let mut all = true;
+        for directory in wanted {
+            // The kernel drops a watch silently when its directory goes, so each is set again: on a
+            // directory that is watched already this changes nothing.
+            if watcher.watch(&directory, RecursiveMode::NonRecursive).is_ok() {
+                watched.insert(directory);
+            } else {
+                all = false;
+            }
+        }
+        all
+    }
+
+    /// Tells if the file is not as known.
+    async fn news(&self) -> Option<ConfigFileEvent> {
+        match self.settled().await {
+            Ok(text) => (self.know(Some(text.clone())).as_ref() != Some(&text))
+                .then_some(ConfigFileEvent::Changed(text)),
+            Err(error) => self.know(None).map(|_| ConfigFileEvent::Unreadable(error)),
+        }
+    }
+
+    /// Reads the file until it looks the same twice. Editors write in several steps, and what is there in
+    /// between must not take effect: least of all an empty file, which is a valid configuration that
+    /// balances nothing. So empty counts only after [`PATIENCE`].
+    async fn settled(&self) -> Result<String, ConfigFileError> {
+        let look = || {
+            let path = self.path.clone();
+            blocking(move || read(&path))
+        };
+        let end = Instant::now() + PATIENCE;
+        let mut last = look().await;
+        loop {
+            if last.as_ref().ok() == self.known.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+                return last;
+            }
+            tokio::time::sleep(QUIET).await;
+            let now = look().await;
+            let is_empty = now.as_ref().is_ok_and(|text| text.trim().is_empty());
+            let is_same = now.as_ref().ok() == last.as_ref().ok();
+            if (is_same && !is_empty) || Instant::now() >= end {
+                return now;
+            }
+            last = now;
+        }
+    }
+
+    /// Remembers what was seen, and returns what was known before.
+    fn know(&self, text: Option<String>) -> Option<String> {
+        std::mem::replace(&mut *self.known.lock().unwrap_or_else(PoisonError::into_inner), text)
+    }
+}
+
+/// Whether something may have been changed, not only looked at.
+fn is_change(kind: EventKind) -> bool {
+    !matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
+}
+
+/// Runs file operations where they may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        // The runtime never cancels blocking work that has begun, so it can only have panicked.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigFileError> {
+    let failed = |error| ConfigFileError::Read { path: path.to_owned(), error };
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(failed)?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(ConfigFileError::TooLarge { path: path.to_owned() });
+    }
+    String::from_utf8(bytes).map_err(|error| ConfigFileError::NotText {
+        path: path.to_owned(),
+        valid_up_to: error.utf8_error().valid_up_to(),
+    })
+}
+
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let target = fs::canonicalize(path)?;
+    let directory = target.parent().unwrap_or(Path::new("/"));
+    let mut prefix = OsString::from(".");
+    prefix.push(target.file_name().unwrap_or_default());
+    let old = fs::metadata(&target)?;
+
+    let mut new = tempfile::Builder::new().prefix(&prefix).tempfile_in(directory)?;
+    new.write_all(text.as_bytes())?;
+    let owner = new.as_file().metadata()?;
+    if (owner.uid(), owner.gid()) != (old.uid(), old.gid()) {
+        fchown(new.as_file(), Some(old.uid()), Some(old.gid()))?;
+    }
+    // After the owner: changing that may clear mode bits.
+    new.as_file().set_permissions(old.permissions())?;
+    new.as_file().sync_all()?;
+    new.persist(&target).map_err(|error| error.error)?;
+    fs::File::open(directory)?.sync_all()
+}
+
+/// The directories of the path itself and of each link that leads on from it, through directories that are
+/// links as well.
+fn directories(path: &Path) -> BTreeSet<PathBuf> {
+    let mut directories = BTreeSet::new();
+    let mut pending = vec![path.to_owned()];
+    for _ in 0..MAX_LINKS {
+        let Some(path) = pending.pop() else { break };
+        let directory = match path.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+            None => continue,
+        };
+        // By its real name, so that a directory a link no longer leads to is no longer watched.
+        directories.insert(fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned()));
+        if let Ok(target) = fs::read_link(&path) {
+            pending.push(directory.join(target));
+        }
+        // The directory may be a link, too: then where that link stands matters as well.
+        if fs::read_link(directory).is_ok() {
+            pending.push(directory.to_owned());
+        }
+    }
+    directories
+}
+
+#[cfg(test)]
+mod tests;
