@@ -63,12 +63,12 @@ struct Halves<T>(T);
 
 #[inline(always)]
 const fn fits_words<T>(offset: usize) -> bool {
-    offset % 4 == 2 && size_of::<T>() % 4 == 0
+    offset % 4 == 2 && size_of::<T>().is_multiple_of(4)
 }
 
 #[inline(always)]
 const fn fits_halves<T>(offset: usize) -> bool {
-    offset % 2 == 0 && size_of::<T>() % 2 == 0
+    offset.is_multiple_of(2) && size_of::<T>().is_multiple_of(2)
 }
 
 impl Frame for Cursor<'_> {

@@ -3,6 +3,8 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 // On the host this crate is only checked: the programs are reached through the sections they are linked in.
 #![cfg_attr(not(target_arch = "bpf"), allow(dead_code))]
+// aya's attributes want entry points that are public and take their context by value, and write items of their own.
+#![allow(missing_docs, unreachable_pub, clippy::needless_pass_by_value)]
 
 mod cursor;
 mod forward;
@@ -12,7 +14,7 @@ mod report;
 mod server;
 
 use aya_ebpf::{
-    bindings::{TC_ACT_OK, xdp_action},
+    bindings::{TC_ACT_OK, TC_ACT_SHOT, xdp_action},
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
@@ -76,9 +78,9 @@ pub fn lb_decap(ctx: XdpContext) -> u32 {
 #[classifier]
 pub fn lb_probe(mut ctx: TcContext) -> i32 {
     match probe::steer(&mut ctx) {
-        probe::Steered::NotOurs | probe::Steered::Here => TC_ACT_OK as i32,
+        probe::Steered::NotOurs | probe::Steered::Here => TC_ACT_OK,
         probe::Steered::Elsewhere(verdict) => verdict,
-        probe::Steered::Lost => aya_ebpf::bindings::TC_ACT_SHOT as i32,
+        probe::Steered::Lost => TC_ACT_SHOT,
     }
 }
 

@@ -231,7 +231,7 @@ impl Daemon {
         tracing::info!("stopping");
         watcher.abort();
         // The server may have ended by itself; then there is nobody to tell.
-        let _ = stop_socket.send(());
+        stop_socket.send(()).ok();
         if let Ok(Err(error)) = server.await {
             tracing::warn!(%error, "the control socket failed");
         }

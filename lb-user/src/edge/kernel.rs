@@ -275,10 +275,10 @@ impl Kernel {
             |source| KernelError::Attach { interface: interface.to_owned(), source: Box::new(source) };
         if KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(6, 6, 0)) {
             // Before TCX a program hangs on a qdisc and outlives its daemon: make the one, remove the other.
-            // Either may be there or not already.
-            let _: io::Result<()> = tc::qdisc_add_clsact(interface).map_err(io::Error::other);
-            let _: io::Result<()> = tc::qdisc_detach_program(interface, TcAttachType::Egress, name::PROBE)
-                .map_err(io::Error::other);
+            // Either may be there or not already, and what really fails shows when we attach.
+            let made = tc::qdisc_add_clsact(interface).err().map(|error| error.to_string());
+            let removed = tc::qdisc_detach_program(interface, TcAttachType::Egress, name::PROBE).err();
+            tracing::debug!(interface, ?made, ?removed, "prepared the egress hook");
         }
         let program = classifier(&mut self.ebpf, name::PROBE)?;
         let id = program.attach(interface, TcAttachType::Egress).map_err(failed)?;
