@@ -107,10 +107,8 @@ pub(crate) fn attach(workspace: &Workspace, options: &Options) -> Result<()> {
         }
         Err(error) => {
             let messages = log_since(&options.log, written_before);
-            Err(error.context(format!(
-                "lb did not come up; {}:\n{messages}",
-                options.log.display()
-            )))
+            eprintln!("{} says:\n{messages}", options.log.display());
+            Err(error.context("lb did not come up"))
         }
     }
 }

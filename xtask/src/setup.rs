@@ -79,3 +79,8 @@ fn lacking(what: &str, which: &str) {
 fn installing(what: &str, how: &str) {
     println!("install  {what:<11} {how}");
 }
+
+/// Says what went otherwise than planned.
+fn note(what: &str, text: &str) {
+    println!("         {what:<11} {text}");
+}

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
 
-use super::installing;
+use super::{installing, note};
 use crate::process;
 
 /// apt-get, whose lists are brought up to date once.
@@ -39,7 +39,10 @@ impl Apt {
         if !self.updated {
             // Old lists may still do, and a mirror in trouble should not stop what needs no mirror.
             if let Err(error) = process::run(apt_get().arg("update")) {
-                println!("         packages    {error:#}; going on with the lists that are here");
+                note(
+                    "packages",
+                    &format!("{error:#}; going on with the lists that are here"),
+                );
             }
             self.updated = true;
         }
@@ -68,38 +71,44 @@ const DENY: &str =
 
 /// As long as it lives, packages start no daemon, and Ctrl-C waits: the policy before must come back.
 struct NoDaemons {
-    policy: PolicyFile,
-    blocked: SigSet,
+    // Dropped in this order: first the policy comes back, then a signal may end us.
+    _policy: PolicyFile,
+    _signals: SignalsWait,
 }
 
 impl NoDaemons {
     fn start() -> Result<Self> {
-        let mut signals = SigSet::empty();
-        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
-            .into_iter()
-            .for_each(|signal| signals.add(signal));
-        // Children start with an empty mask: Ctrl-C does reach apt-get.
-        let blocked = SigSet::thread_get_mask().context("read the signal mask")?;
-        signals.thread_block().context("block signals")?;
+        let signals = SignalsWait::start()?;
         Ok(Self {
-            policy: PolicyFile::deny(Path::new(POLICY))?,
-            blocked,
+            _policy: PolicyFile::deny(Path::new(POLICY))?,
+            _signals: signals,
         })
     }
 }
 
-impl Drop for NoDaemons {
+/// Holds back the signals that would end us. Children do not inherit it: Ctrl-C does reach apt-get.
+struct SignalsWait {
+    before: SigSet,
+}
+
+impl SignalsWait {
+    fn start() -> Result<Self> {
+        let before = SigSet::thread_get_mask().context("read the signal mask")?;
+        let ending = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
+        ending.thread_block().context("block signals")?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for SignalsWait {
     fn drop(&mut self) {
-        if let Err(error) = self.policy.restore() {
-            eprintln!("warning: {error:#}");
-        }
-        if let Err(error) = self.blocked.thread_set_mask() {
+        if let Err(error) = self.before.thread_set_mask() {
             eprintln!("warning: unblock signals: {error}");
         }
     }
 }
 
-/// A policy file that denies, and the one it stands for.
+/// A policy file that denies, and the one that comes back in its place.
 struct PolicyFile {
     path: PathBuf,
     saved: PathBuf,
@@ -107,29 +116,32 @@ struct PolicyFile {
 
 impl PolicyFile {
     fn deny(path: &Path) -> Result<Self> {
+        let saved = path.with_extension("d.before-lb");
+        // A copy that is already there is from a run that was killed: it is the true one.
+        if path.exists() && !saved.exists() {
+            fs::rename(path, &saved).with_context(|| format!("set {} aside", path.display()))?;
+        }
         let file = Self {
             path: path.to_owned(),
-            saved: path.with_extension("d.before-lb"),
+            saved,
         };
-        // A copy that is already there is from a run that was killed: it is the true one.
-        if path.exists() && !file.saved.exists() {
-            fs::rename(path, &file.saved).with_context(|| format!("set {} aside", path.display()))?;
-        }
-        let write = || {
-            fs::write(path, DENY)?;
-            fs::set_permissions(path, fs::Permissions::from_mode(0o755))
-        };
-        write().with_context(|| format!("write {}, so that no daemon starts", path.display()))?;
+        let written =
+            fs::write(path, DENY).and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)));
+        written.with_context(|| format!("write {}, so that no daemon starts", path.display()))?;
         Ok(file)
     }
+}
 
-    fn restore(&self) -> Result<()> {
+impl Drop for PolicyFile {
+    fn drop(&mut self) {
         let restored = if self.saved.exists() {
             fs::rename(&self.saved, &self.path)
         } else {
             fs::remove_file(&self.path)
         };
-        restored.with_context(|| format!("restore {}", self.path.display()))
+        if let Err(error) = restored {
+            eprintln!("warning: restore {}: {error}", self.path.display());
+        }
     }
 }
 
@@ -143,16 +155,16 @@ mod tests {
         let path = dir.path().join("policy-rc.d");
 
         let none = PolicyFile::deny(&path)?;
-        assert!(Command::new(&path).status()?.code() == Some(101));
-        none.restore()?;
+        assert_eq!(Command::new(&path).status()?.code(), Some(101));
+        drop(none);
         assert!(!path.exists());
 
         fs::write(&path, "mine")?;
         let mine = PolicyFile::deny(&path)?;
         assert_eq!(fs::read_to_string(&path)?, DENY);
-        drop(mine);
         // As after a kill: nothing restored, and the next run must not take the denial for the original.
-        PolicyFile::deny(&path)?.restore()?;
+        std::mem::forget(mine);
+        drop(PolicyFile::deny(&path)?);
         assert_eq!(fs::read_to_string(&path)?, "mine");
         Ok(())
     }

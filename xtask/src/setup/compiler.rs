@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{apt::Apt, installing};
+use super::{apt::Apt, installing, note};
 use crate::process;
 
 /// What to say when there is none.
@@ -121,7 +121,10 @@ pub(crate) fn install(apt: &mut Apt) -> Result<Compiler> {
                 active().display()
             );
         }
-        Err(error) => println!("         rust-src   {error:#}; Debian has a compiler with sources, too"),
+        Err(error) => note(
+            "rust-src",
+            &format!("{error:#}; Debian has a compiler with sources, too"),
+        ),
     }
     apt.install(&DEBIAN_PACKAGES).context(
         "install a compiler with library sources: `rustup component add rust-src` did not work, and Debian's \
