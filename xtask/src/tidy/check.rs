@@ -32,11 +32,19 @@ impl fmt::Display for Violation {
 
 /// Holds all rules against all files. Violations are in order of path and line.
 pub(crate) fn violations(sources: &[Source]) -> Vec<Violation> {
+    let test_files: Vec<_> = sources.iter().flat_map(|source| &source.test_files).collect();
+    let is_test_file = |path: &str| {
+        let mut rests = test_files
+            .iter()
+            .filter_map(|file| path.strip_prefix(file.as_str()));
+        rests.any(|rest| rest.starts_with(['.', '/']))
+    };
     let mut found = BTreeSet::new();
     for rule in RULES {
         for source in sources.iter().filter(|source| rule.holds_for(&source.path)) {
             let hits = rule.forbids.hits(source, sources).into_iter();
-            let hits = hits.filter(|(line, _)| rule.tests || !source.is_test(*line));
+            let excused = |line| !rule.tests && (source.is_test(line) || is_test_file(&source.path));
+            let hits = hits.filter(|(line, _)| !excused(*line));
             found.extend(hits.map(|(line, found)| Violation {
                 path: source.path.clone(),
                 line,

@@ -54,12 +54,19 @@ const PURE: &[&str] = &[
 
 /// The files that may hold `unsafe`, and for what.
 const UNSAFE: &[&str] = &[
-    // Entry points hand the context over.
-    "lb-ebpf/src/main.rs",
-    // Reads and writes through pointers that the verifier has checked.
+    // Which types are just their bytes.
+    "lb-common/src/wire/pod.rs",
+    "lb-common/src/parse.rs",
+    // One word read while the other side may write it.
+    "lb-common/src/abi.rs",
+    // Helpers of the kernel, and pointers that the verifier has checked.
     "lb-ebpf/src/cursor.rs",
+    "lb-ebpf/src/forward.rs",
+    "lb-ebpf/src/main.rs",
     "lb-ebpf/src/maps.rs",
-    // Loading, and maps as shared memory.
+    "lb-ebpf/src/probe.rs",
+    "lb-ebpf/src/server.rs",
+    // Maps as shared memory, and system calls without a safe name.
     "lb-user/src/edge/kernel.rs",
     "lb-user/src/edge/kernel/",
 ];
@@ -164,9 +171,10 @@ pub(crate) const RULES: &[Rule] = &[
         name: "no-blocking",
         why: "a sleeping thread stops the runtime and with it every probe: use tokio::time",
         within: &["lb-user/src/"],
-        except: &[],
+        // What it waits for there are packets in flight: milliseconds, and nothing may be done meanwhile.
+        except: &["lb-user/src/edge/kernel.rs", "lb-user/src/edge/kernel/"],
         tests: false,
-        forbids: Forbidden::Names(&["std::thread::sleep", "thread::sleep"]),
+        forbids: Forbidden::Names(&["thread::sleep"]),
     },
     Rule {
         name: "arrow-common",

@@ -17,7 +17,9 @@ pub(crate) struct Source {
     pub(crate) strings: Vec<(usize, String)>,
     /// Paths in `use` declarations, one for each name: line and path, `super` and `self` resolved.
     pub(crate) imports: Vec<(usize, String)>,
-    /// Lines of `#[cfg(test)]` modules.
+    /// Beginnings of the paths of `#[cfg(test)]` modules that are files of their own.
+    pub(crate) test_files: Vec<String>,
+    /// Lines of `#[cfg(test)]` modules within this file.
     tests: Vec<Range<usize>>,
 }
 
@@ -30,11 +32,12 @@ impl Source {
             code: String::new(),
             strings: Vec::new(),
             imports: Vec::new(),
+            test_files: Vec::new(),
             tests: Vec::new(),
         };
         if path.ends_with(".rs") {
             (source.code, source.strings) = strip(text);
-            source.tests = test_modules(&source.code);
+            (source.tests, source.test_files) = test_modules(&source.code, path);
             source.imports = imports(&source.code, &module(path));
         }
         source
@@ -162,11 +165,32 @@ fn is_char(rest: &[u8]) -> bool {
     chars.next() == Some('\\') || chars.next() == Some('\'')
 }
 
-fn test_modules(code: &str) -> Vec<Range<usize>> {
-    code.match_indices("#[cfg(test)]")
-        .filter(|(at, attribute)| code[at + attribute.len()..].trim_start().starts_with("mod "))
-        .map(|(at, _)| line_at(code, at)..line_at(code, block_end(code, at)) + 1)
-        .collect()
+/// The modules under `#[cfg(test)]`: lines of those in this file, paths (without `.rs`) of the others.
+fn test_modules(code: &str, path: &str) -> (Vec<Range<usize>>, Vec<String>) {
+    let stem = path.strip_suffix(".rs").unwrap_or(path);
+    let (dir, name) = stem.rsplit_once('/').unwrap_or(("", stem));
+    let dir = if ["lib", "main", "mod"].contains(&name) {
+        dir
+    } else {
+        stem
+    };
+    let (mut lines, mut files) = (Vec::new(), Vec::new());
+    for (at, attribute) in code.match_indices("#[cfg(test)]") {
+        let item = &code[at + attribute.len()..];
+        let Some(end) = item.find([';', '{']) else {
+            continue;
+        };
+        let mut words = item[..end].split_whitespace();
+        if !words.any(|word| word == "mod") {
+            continue;
+        }
+        if item[end..].starts_with('{') {
+            lines.push(line_at(code, at)..line_at(code, block_end(code, at)) + 1);
+        } else {
+            files.extend(words.next().map(|name| format!("{dir}/{name}")));
+        }
+    }
+    (lines, files)
 }
 
 /// The module that a file is: `crate::edge::probe` for `lb-user/src/edge/probe.rs`.
@@ -313,5 +337,16 @@ mod tests {
         );
         let tests: Vec<_> = (1..=6).filter(|&line| source.is_test(line)).collect();
         assert_eq!(tests, [2, 3, 4, 5]);
+
+        let apart = "#[cfg(test)]\npub(crate) mod lab;\nfn a() { b(); }\n";
+        for (path, file) in [
+            ("x/src/lib.rs", "x/src/lab"),
+            ("x/src/a/mod.rs", "x/src/a/lab"),
+            ("x/src/a.rs", "x/src/a/lab"),
+        ] {
+            let source = Source::new(path, apart);
+            assert_eq!(source.test_files, [file]);
+            assert!(!source.is_test(3));
+        }
     }
 }

@@ -259,6 +259,19 @@ fn every_rule_has_a_case() {
 }
 
 #[test]
+fn a_test_module_in_a_file_of_its_own_is_test_code() {
+    let clock = || {
+        Source::new(
+            "lb-user/src/model/plan/tests.rs",
+            "//! x\nuse std::time::SystemTime;",
+        )
+    };
+    let declared = |text| violations(&[clock(), Source::new("lb-user/src/model/plan.rs", text)]).len();
+    assert_eq!(declared("//! x\n#[cfg(test)]\nmod tests;"), 0);
+    assert_eq!(declared("//! x\nmod tests;"), 1);
+}
+
+#[test]
 fn names_that_say_nothing_are_refused_wherever_they_stand() {
     for path in [
         "lb-user/src/utils.rs",
