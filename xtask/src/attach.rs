@@ -14,7 +14,8 @@ use clap::Args;
 use nix::unistd::Pid;
 
 use crate::{
-    daemon, process,
+    daemon::{self, Forwarding},
+    process,
     setup::{self, Mode},
     workspace::{Profile, Workspace},
 };
@@ -121,7 +122,14 @@ pub(crate) fn detach(keep_forwarding: bool) -> Result<()> {
     process::require_root("detach", "it takes a program off an interface")?;
     match daemon::running(Path::new(daemon::PID_FILE))? {
         Some(pid) => {
-            daemon::stop(pid)?;
+            daemon::stop(
+                pid,
+                if keep_forwarding {
+                    Forwarding::GoesOn
+                } else {
+                    Forwarding::Ends
+                },
+            )?;
             println!("lb (process {pid}) has stopped");
         }
         None => println!("no lb runs here"),
@@ -129,7 +137,9 @@ pub(crate) fn detach(keep_forwarding: bool) -> Result<()> {
     let pins = Path::new(daemon::PINS);
     if keep_forwarding {
         if pins.exists() {
-            println!("packets are still forwarded; `cargo xtask detach` ends that");
+            println!(
+                "packets are still forwarded; `cargo xtask detach` ends that, `cargo xtask attach` takes over"
+            );
         }
     } else if daemon::unpin(pins)? {
         println!("its programs are off the interfaces");
@@ -235,7 +245,7 @@ fn wait_until_it_answers(lb: &Path, child: &mut Child) -> Result<String> {
             Err(error) => error,
         };
         if start.elapsed() > PATIENCE {
-            daemon::stop(Pid::from_raw(i32::try_from(child.id())?))?;
+            daemon::stop(Pid::from_raw(i32::try_from(child.id())?), Forwarding::Ends)?;
             return Err(error.context(format!(
                 "stopped, as it did not answer within {} s",
                 PATIENCE.as_secs()

@@ -69,19 +69,24 @@ pub(crate) fn test(workspace: &Workspace, runner_args: &[String]) -> Result<()> 
                 .args(runner_args),
         )?;
     } else {
-        let others = [
-            "test",
-            "--workspace",
-            "--exclude",
-            "lb-ebpf",
-            "--exclude",
-            PRIVILEGED,
-            "--all-targets",
-        ];
-        steps.command("test", cargo().args(others).args(runner_args))?;
+        // No `--all-targets`: that would run the benchmarks.
+        let targets = ["--no-fail-fast", "--lib", "--bins", "--tests"];
+        let mut others = cargo();
+        others
+            .args([
+                "test",
+                "--workspace",
+                "--exclude",
+                "lb-ebpf",
+                "--exclude",
+                PRIVILEGED,
+            ])
+            .args(targets);
+        steps.command("test", others.args(runner_args))?;
         let mut privileged = cargo();
         privileged
-            .args(["test", "--package", PRIVILEGED, "--all-targets"])
+            .args(["test", "--package", PRIVILEGED])
+            .args(targets)
             .args(runner_args);
         steps.command("netns", privileged.args(["--", "--test-threads=1"]))?;
     }

@@ -47,14 +47,28 @@ pub(crate) fn running(pid_file: &Path) -> Result<Option<Pid>> {
     Ok((lives(pid) && is_lb(pid)).then_some(pid))
 }
 
-/// Asks a process to end and waits until it has.
+/// Whether a stopped daemon leaves its programs where they are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Forwarding {
+    /// It takes them off, if it is asked to end and was not started with `--keep-forwarding`.
+    Ends,
+    /// Packets are forwarded as before; nothing is checked any more.
+    GoesOn,
+}
+
+/// Ends a daemon and waits until it has.
 ///
 /// # Errors
 /// It may not be signalled, or does not end in time.
-pub(crate) fn stop(pid: Pid) -> Result<()> {
-    match kill(pid, Signal::SIGTERM) {
+pub(crate) fn stop(pid: Pid, forwarding: Forwarding) -> Result<()> {
+    // Pins outlive whoever made them: a daemon that gets no chance to take its programs off leaves them.
+    let signal = match forwarding {
+        Forwarding::GoesOn if !was_told_to_keep(pid) => Signal::SIGKILL,
+        Forwarding::GoesOn | Forwarding::Ends => Signal::SIGTERM,
+    };
+    match kill(pid, signal) {
         Err(Errno::ESRCH) => return Ok(()),
-        sent => sent.with_context(|| format!("send SIGTERM to process {pid}"))?,
+        sent => sent.with_context(|| format!("send {signal} to process {pid}"))?,
     }
     let start = Instant::now();
     while lives(pid) {
@@ -93,6 +107,14 @@ fn lives(pid: Pid) -> bool {
         .is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
+/// Whether a daemon was started with `--keep-forwarding`.
+fn was_told_to_keep(pid: Pid) -> bool {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    words
+        .split(|&byte| byte == 0)
+        .any(|word| word == b"--keep-forwarding")
+}
+
 /// Whether a process is `lb`: a number of an old pid file may belong to anyone by now.
 fn is_lb(pid: Pid) -> bool {
     let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -128,7 +150,7 @@ mod tests {
             sleep(Duration::from_millis(5));
         }
         let found = running(&file)?;
-        let stopped = stop(pid);
+        let stopped = stop(pid, Forwarding::Ends);
         child.wait()?;
         assert_eq!(found, Some(pid));
         stopped?;
