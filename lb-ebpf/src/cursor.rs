@@ -36,7 +36,9 @@ impl<'c> Cursor<'c> {
         // SAFETY: `at` checked that the whole value lies within the packet, which is writable and ours until
         // the program returns. For the alignment see `Words`.
         unsafe {
-            if fits_words::<T>(offset) {
+            if fits_longs::<T>(offset) {
+                place.cast::<Longs<T>>().write(Longs(value));
+            } else if fits_words::<T>(offset) {
                 place.cast::<Words<T>>().write(Words(value));
             } else if fits_halves::<T>(offset) {
                 place.cast::<Halves<T>>().write(Halves(value));
@@ -51,15 +53,24 @@ impl<'c> Cursor<'c> {
 /// A value that is loaded and stored by 32-bit words.
 ///
 /// Header types are made of bytes, so the compiler would move them byte by byte. Drivers place frames so that the IP
-/// header is aligned to 4 bytes (`NET_IP_ALIGN`), and where one does not, the verifier only lets a program pass on
-/// machines whose loads need no alignment. So headers are accessed as if aligned: frames begin two bytes off a word,
-/// and what lies at 2 modulo 4 from there is at a word.
+/// header is aligned (`NET_IP_ALIGN`), and where one does not, the verifier only lets a program pass on machines
+/// whose loads need no alignment. So headers are accessed as if aligned: frames begin two bytes behind a multiple
+/// of eight, and an offset of 6 modulo 8 from there is at one.
 #[repr(C, align(4))]
 struct Words<T>(T);
+
+/// The same by 64-bit words, for IPv6 headers.
+#[repr(C, align(8))]
+struct Longs<T>(T);
 
 /// The same by 16-bit halves, for the Ethernet header.
 #[repr(C, align(2))]
 struct Halves<T>(T);
+
+#[inline(always)]
+const fn fits_longs<T>(offset: usize) -> bool {
+    offset % 8 == 6 && size_of::<T>().is_multiple_of(8)
+}
 
 #[inline(always)]
 const fn fits_words<T>(offset: usize) -> bool {
@@ -78,7 +89,9 @@ impl Frame for Cursor<'_> {
         // SAFETY: `at` checked that the whole value lies within the packet; any bytes are a T. For the alignment
         // see `Words`.
         Some(unsafe {
-            if fits_words::<T>(offset) {
+            if fits_longs::<T>(offset) {
+                place.cast::<Longs<T>>().read().0
+            } else if fits_words::<T>(offset) {
                 place.cast::<Words<T>>().read().0
             } else if fits_halves::<T>(offset) {
                 place.cast::<Halves<T>>().read().0

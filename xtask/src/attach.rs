@@ -68,10 +68,7 @@ pub(crate) fn attach(workspace: &Workspace, options: &Options) -> Result<()> {
     let words = ["run", "--config"].map(Path::new);
     if options.foreground {
         let mut command = Command::new(&lb);
-        command
-            .args(words)
-            .arg(&config)
-            .args(["--interface", &options.iface]);
+        command.args(words).arg(&config).args(["--interface", &options.iface]);
         return process::become_command(&mut command);
     }
 
@@ -79,18 +76,9 @@ pub(crate) fn attach(workspace: &Workspace, options: &Options) -> Result<()> {
     let written_before = log.metadata().map_or(0, |file| file.len());
     // A session of its own: closing this terminal does not stop it.
     let mut command = Command::new("setsid");
-    command
-        .arg(&lb)
-        .args(words)
-        .arg(&config)
-        .args(["--interface", &options.iface])
-        .stdin(Stdio::null());
-    command
-        .stdout(log.try_clone().context("share the log")?)
-        .stderr(log);
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("start `{}`", process::line(&command)))?;
+    command.arg(&lb).args(words).arg(&config).args(["--interface", &options.iface]).stdin(Stdio::null());
+    command.stdout(log.try_clone().context("share the log")?).stderr(log);
+    let mut child = command.spawn().with_context(|| format!("start `{}`", process::line(&command)))?;
 
     match wait_until_it_answers(&lb, &mut child) {
         Ok(status) => {
@@ -122,14 +110,7 @@ pub(crate) fn detach(keep_forwarding: bool) -> Result<()> {
     process::require_root("detach", "it takes a program off an interface")?;
     match daemon::running(Path::new(daemon::PID_FILE))? {
         Some(pid) => {
-            daemon::stop(
-                pid,
-                if keep_forwarding {
-                    Forwarding::GoesOn
-                } else {
-                    Forwarding::Ends
-                },
-            )?;
+            daemon::stop(pid, if keep_forwarding { Forwarding::GoesOn } else { Forwarding::Ends })?;
             println!("lb (process {pid}) has stopped");
         }
         None => println!("no lb runs here"),
@@ -149,16 +130,11 @@ pub(crate) fn detach(keep_forwarding: bool) -> Result<()> {
 
 fn check_interface(name: &str) -> Result<()> {
     let interfaces = fs::read_dir("/sys/class/net").context("list the interfaces in /sys/class/net")?;
-    let mut names: Vec<_> = interfaces
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
+    let mut names: Vec<_> =
+        interfaces.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     if !names.iter().any(|known| known == name) {
         names.sort();
-        bail!(
-            "there is no interface \"{name}\" here; there are: {}",
-            names.join(", ")
-        );
+        bail!("there is no interface \"{name}\" here; there are: {}", names.join(", "));
     }
     Ok(())
 }
@@ -246,10 +222,9 @@ fn wait_until_it_answers(lb: &Path, child: &mut Child) -> Result<String> {
         };
         if start.elapsed() > PATIENCE {
             daemon::stop(Pid::from_raw(i32::try_from(child.id())?), Forwarding::Ends)?;
-            return Err(error.context(format!(
-                "stopped, as it did not answer within {} s",
-                PATIENCE.as_secs()
-            )));
+            return Err(
+                error.context(format!("stopped, as it did not answer within {} s", PATIENCE.as_secs()))
+            );
         }
         sleep(Duration::from_millis(100));
     }
@@ -259,17 +234,11 @@ fn wait_until_it_answers(lb: &Path, child: &mut Child) -> Result<String> {
 fn log_since(file: &Path, before: u64) -> String {
     const LINES: usize = 20;
     let text = fs::read(file).unwrap_or_default();
-    let new = text
-        .get(usize::try_from(before).unwrap_or(0)..)
-        .unwrap_or_default();
+    let new = text.get(usize::try_from(before).unwrap_or(0)..).unwrap_or_default();
     let new = String::from_utf8_lossy(new);
     let lines: Vec<_> = new.lines().collect();
     let last = &lines[lines.len().saturating_sub(LINES)..];
-    if last.is_empty() {
-        "  (nothing)".to_owned()
-    } else {
-        format!("  {}", last.join("\n  "))
-    }
+    if last.is_empty() { "  (nothing)".to_owned() } else { format!("  {}", last.join("\n  ")) }
 }
 
 #[cfg(test)]
@@ -279,10 +248,7 @@ mod tests {
     #[test]
     fn an_unknown_interface_is_answered_with_those_that_are() {
         assert!(check_interface("lo").is_ok());
-        let error = check_interface("no-such-if")
-            .err()
-            .map(|error| error.to_string())
-            .unwrap_or_default();
+        let error = check_interface("no-such-if").err().map(|error| error.to_string()).unwrap_or_default();
         assert!(error.contains("lo"), "{error}");
     }
 

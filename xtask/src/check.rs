@@ -23,10 +23,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     static_steps(workspace, &mut steps)?;
     let unit_tests = ["--lib", "--bins"];
     if has_nextest(workspace) {
-        steps.command(
-            "test",
-            workspace.cargo().args(["nextest", "run"]).args(unit_tests),
-        )?;
+        steps.command("test", workspace.cargo().args(["nextest", "run"]).args(unit_tests))?;
     } else {
         steps.command("test", workspace.cargo().arg("test").args(unit_tests))?;
     }
@@ -54,40 +51,21 @@ pub(crate) fn test(workspace: &Workspace, runner_args: &[String]) -> Result<()> 
     })?;
     let cargo = || {
         let mut cargo = workspace.cargo();
-        cargo
-            .env("LB_REQUIRE_ROOT", "1")
-            .env("LB_BIN", workspace.binary("lb", Profile::Debug));
+        cargo.env("LB_REQUIRE_ROOT", "1").env("LB_BIN", workspace.binary("lb", Profile::Debug));
         cargo
     };
     // nextest runs no documentation tests.
     steps.command("doctest", cargo().args(["test", "--doc"]))?;
     if has_nextest(workspace) {
-        steps.command(
-            "test",
-            cargo()
-                .args(["nextest", "run", "--no-fail-fast"])
-                .args(runner_args),
-        )?;
+        steps.command("test", cargo().args(["nextest", "run", "--no-fail-fast"]).args(runner_args))?;
     } else {
         // No `--all-targets`: that would run the benchmarks.
         let targets = ["--no-fail-fast", "--lib", "--bins", "--tests"];
         let mut others = cargo();
-        others
-            .args([
-                "test",
-                "--workspace",
-                "--exclude",
-                "lb-ebpf",
-                "--exclude",
-                PRIVILEGED,
-            ])
-            .args(targets);
+        others.args(["test", "--workspace", "--exclude", "lb-ebpf", "--exclude", PRIVILEGED]).args(targets);
         steps.command("test", others.args(runner_args))?;
         let mut privileged = cargo();
-        privileged
-            .args(["test", "--package", PRIVILEGED])
-            .args(targets)
-            .args(runner_args);
+        privileged.args(["test", "--package", PRIVILEGED]).args(targets).args(runner_args);
         steps.command("netns", privileged.args(["--", "--test-threads=1"]))?;
     }
     steps.finish();

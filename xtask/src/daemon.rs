@@ -37,11 +37,7 @@ pub(crate) fn running(pid_file: &Path) -> Result<Option<Pid>> {
         Err(error) => return Err(error).with_context(|| format!("read {}", pid_file.display())),
     };
     let Some(number) = text.trim().parse().ok().filter(|&number: &i32| number > 1) else {
-        bail!(
-            "{} holds \"{}\", which is no process id: remove it",
-            pid_file.display(),
-            text.trim()
-        );
+        bail!("{} holds \"{}\", which is no process id: remove it", pid_file.display(), text.trim());
     };
     let pid = Pid::from_raw(number);
     Ok((lives(pid) && is_lb(pid)).then_some(pid))
@@ -73,10 +69,7 @@ pub(crate) fn stop(pid: Pid, forwarding: Forwarding) -> Result<()> {
     let start = Instant::now();
     while lives(pid) {
         if start.elapsed() > PATIENCE {
-            bail!(
-                "process {pid} still runs {} s after SIGTERM: look at its log",
-                PATIENCE.as_secs()
-            );
+            bail!("process {pid} still runs {} s after SIGTERM: look at its log", PATIENCE.as_secs());
         }
         sleep(Duration::from_millis(20));
     }
@@ -103,16 +96,13 @@ pub(crate) fn unpin(pins: &Path) -> Result<bool> {
 fn lives(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name stands in parentheses and may hold anything; the state is the next word.
-    stat.rsplit_once(") ")
-        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
 /// Whether a daemon was started with `--keep-forwarding`.
 fn was_told_to_keep(pid: Pid) -> bool {
     let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    words
-        .split(|&byte| byte == 0)
-        .any(|word| word == b"--keep-forwarding")
+    words.split(|&byte| byte == 0).any(|word| word == b"--keep-forwarding")
 }
 
 /// Whether a process is `lb`: a number of an old pid file may belong to anyone by now.

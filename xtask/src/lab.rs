@@ -46,10 +46,7 @@ pub(crate) fn run(workspace: &Workspace, action: Action, args: &[String]) -> Res
 }
 
 fn exec<'a>(workspace: &Workspace, word: &str, args: impl IntoIterator<Item = &'a String>) -> Result<()> {
-    process::require_root(
-        if word == "demo" { word } else { "lab" },
-        "it makes network namespaces",
-    )?;
+    process::require_root(if word == "demo" { word } else { "lab" }, "it makes network namespaces")?;
     setup::run(workspace, Mode::Install)?;
     let lb = workspace.build("lb-user", "lb", Profile::Release)?;
     let lab = workspace.build("lb-tests", "lb-lab", Profile::Release)?;

@@ -113,11 +113,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Setup { check } => setup::run(&workspace, if check { Mode::Check } else { Mode::Install }),
         Task::Build { release: _, debug } => {
             setup::run(&workspace, Mode::Install)?;
-            let profile = if debug {
-                workspace::Profile::Debug
-            } else {
-                workspace::Profile::Release
-            };
+            let profile = if debug { workspace::Profile::Debug } else { workspace::Profile::Release };
             let lb = workspace.build("lb-user", "lb", profile)?;
             println!("{}", lb.display());
             Ok(())

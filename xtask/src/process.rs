@@ -12,16 +12,9 @@ use anyhow::{Context, Result, bail};
 pub(crate) fn line(command: &Command) -> String {
     let program = Path::new(command.get_program());
     // Which cargo says nothing to a reader; which lb does.
-    let program = if program.ends_with("cargo") {
-        Path::new("cargo")
-    } else {
-        program
-    };
+    let program = if program.ends_with("cargo") { Path::new("cargo") } else { program };
     let words = std::iter::once(program.as_os_str()).chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 /// Runs to the end with this terminal's input and output.
@@ -29,9 +22,7 @@ pub(crate) fn line(command: &Command) -> String {
 /// # Errors
 /// It cannot be started, or ends with another status than 0.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("start `{}`", line(command)))?;
+    let status = command.status().with_context(|| format!("start `{}`", line(command)))?;
     if !status.success() {
         bail!("`{}` failed: {status}", line(command));
     }
@@ -43,9 +34,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// # Errors
 /// As [`run`], or the output is no UTF-8; standard error is part of the message.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let output = command
-        .output()
-        .with_context(|| format!("start `{}`", line(command)))?;
+    let output = command.output().with_context(|| format!("start `{}`", line(command)))?;
     if !output.status.success() {
         let why = String::from_utf8_lossy(&output.stderr);
         bail!("`{}` failed: {}: {}", line(command), output.status, why.trim());
@@ -66,10 +55,7 @@ pub(crate) fn become_command(command: &mut Command) -> Result<()> {
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let extra = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path)
-        .chain(extra)
-        .map(|dir| dir.join(name))
-        .find(|file| file.is_file())
+    std::env::split_paths(&path).chain(extra).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
 /// Whether we are root.

@@ -25,10 +25,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         println!("{violation}");
     }
     if !violations.is_empty() {
-        bail!(
-            "{} of the rules in xtask/src/tidy/rules.rs are broken",
-            violations.len()
-        );
+        bail!("{} of the rules in xtask/src/tidy/rules.rs are broken", violations.len());
     }
     println!("{} files keep all {} rules", sources.len(), rules::RULES.len());
     Ok(())
@@ -54,8 +51,7 @@ fn read(root: &Path) -> Result<Vec<Source>> {
 /// Paths relative to the root: git's, or all of them where there is no git.
 fn list(root: &Path) -> Result<Vec<String>> {
     let mut git = Command::new("git");
-    git.current_dir(root)
-        .args(["ls-files", "--cached", "--others", "--exclude-standard", "-z"]);
+    git.current_dir(root).args(["ls-files", "--cached", "--others", "--exclude-standard", "-z"]);
     if let Ok(names) = process::output(&mut git) {
         return Ok(names.split_terminator('\0').map(str::to_owned).collect());
     }
@@ -68,11 +64,7 @@ fn list(root: &Path) -> Result<Vec<String>> {
 fn walk(root: &Path, dir: &Path, paths: &mut Vec<String>) -> Result<()> {
     for entry in fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
         let path = entry.with_context(|| format!("list {}", dir.display()))?.path();
-        let name = path
-            .strip_prefix(root)
-            .unwrap_or(&path)
-            .to_string_lossy()
-            .into_owned();
+        let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
         if !path.is_dir() {
             paths.push(name);
         } else if !["target", ".git"].contains(&name.as_str()) {

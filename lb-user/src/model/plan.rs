@@ -325,12 +325,12 @@ fn clear(memory: &Memory, layout: &Layout, backends: &BTreeMap<u32, ()>, changes
 }
 
 fn hop_of(layout: &Layout, hop: &HopTarget) -> Option<Hop> {
-    Some(Hop {
-        destination: hop.destination,
-        port: layout.port_of(hop.ifindex)?,
-        source: hop.source,
-        mtu: u16::try_from(hop.mtu).unwrap_or(u16::MAX),
-    })
+    Some(Hop::new(
+        hop.destination,
+        layout.port_of(hop.ifindex)?,
+        hop.source,
+        u16::try_from(hop.mtu).unwrap_or(u16::MAX),
+    ))
 }
 
 fn record(identity: &Identity, hop: Hop) -> Backend {

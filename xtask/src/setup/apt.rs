@@ -39,26 +39,18 @@ impl Apt {
         if !self.updated {
             // Old lists may still do, and a mirror in trouble should not stop what needs no mirror.
             if let Err(error) = process::run(apt_get().arg("update")) {
-                note(
-                    "packages",
-                    &format!("{error:#}; going on with the lists that are here"),
-                );
+                note("packages", &format!("{error:#}; going on with the lists that are here"));
             }
             self.updated = true;
         }
-        process::run(
-            apt_get()
-                .args(["install", "--yes", "--no-install-recommends"])
-                .args(packages),
-        )
+        process::run(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(packages))
     }
 }
 
 fn apt_get() -> Command {
     let mut apt = Command::new("apt-get");
     // Somebody else's apt may be at work: wait for it.
-    apt.args(["-qq", "-o", "DPkg::Lock::Timeout=120"])
-        .env("DEBIAN_FRONTEND", "noninteractive");
+    apt.args(["-qq", "-o", "DPkg::Lock::Timeout=120"]).env("DEBIAN_FRONTEND", "noninteractive");
     apt
 }
 
@@ -79,10 +71,7 @@ struct NoDaemons {
 impl NoDaemons {
     fn start() -> Result<Self> {
         let signals = SignalsWait::start()?;
-        Ok(Self {
-            _policy: PolicyFile::deny(Path::new(POLICY))?,
-            _signals: signals,
-        })
+        Ok(Self { _policy: PolicyFile::deny(Path::new(POLICY))?, _signals: signals })
     }
 }
 
@@ -121,10 +110,7 @@ impl PolicyFile {
         if path.exists() && !saved.exists() {
             fs::rename(path, &saved).with_context(|| format!("set {} aside", path.display()))?;
         }
-        let file = Self {
-            path: path.to_owned(),
-            saved,
-        };
+        let file = Self { path: path.to_owned(), saved };
         let written =
             fs::write(path, DENY).and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)));
         written.with_context(|| format!("write {}, so that no daemon starts", path.display()))?;

@@ -34,9 +34,7 @@ pub(crate) struct Compiler {
 impl Compiler {
     /// The compiler's LLVM, major version.
     pub(crate) fn llvm(&self) -> Result<u32> {
-        self.version
-            .llvm
-            .with_context(|| format!("`{} -vV` names no LLVM version", self.rustc.display()))
+        self.version.llvm.with_context(|| format!("`{} -vV` names no LLVM version", self.rustc.display()))
     }
 
     fn at(rustc: &Path) -> Option<Self> {
@@ -45,11 +43,7 @@ impl Compiler {
         // Debian links the sources; a dangling link is no source.
         library.join("core/src/lib.rs").is_file().then_some(())?;
         let version = Version::of(rustc).ok()?;
-        Some(Self {
-            rustc: rustc.to_owned(),
-            version,
-            library,
-        })
+        Some(Self { rustc: rustc.to_owned(), version, library })
     }
 }
 
@@ -81,11 +75,7 @@ impl Version {
     }
 
     fn parse(text: &str) -> Self {
-        let field = |name: &str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(name))
-                .map(str::trim)
-        };
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
         Self {
             release: field("release:").unwrap_or("of unknown version").to_owned(),
             llvm: field("LLVM version:").and_then(|version| version.split('.').next()?.parse().ok()),
@@ -100,9 +90,7 @@ pub(crate) fn active() -> PathBuf {
 
 /// The first compiler with sources: the active one, then the system's.
 pub(crate) fn find() -> Option<Compiler> {
-    [active(), DEBIAN_RUSTC.into()]
-        .iter()
-        .find_map(|rustc| Compiler::at(rustc))
+    [active(), DEBIAN_RUSTC.into()].iter().find_map(|rustc| Compiler::at(rustc))
 }
 
 /// Installs the sources of the active compiler or, where rustup cannot, Debian's compiler with its own.
@@ -116,15 +104,9 @@ pub(crate) fn install(apt: &mut Apt) -> Result<Compiler> {
             if let Some(compiler) = find() {
                 return Ok(compiler);
             }
-            println!(
-                "         rust-src   is installed, but not for {}",
-                active().display()
-            );
+            println!("         rust-src   is installed, but not for {}", active().display());
         }
-        Err(error) => note(
-            "rust-src",
-            &format!("{error:#}; Debian has a compiler with sources, too"),
-        ),
+        Err(error) => note("rust-src", &format!("{error:#}; Debian has a compiler with sources, too")),
     }
     apt.install(&DEBIAN_PACKAGES).context(
         "install a compiler with library sources: `rustup component add rust-src` did not work, and Debian's \
@@ -132,10 +114,7 @@ pub(crate) fn install(apt: &mut Apt) -> Result<Compiler> {
     )?;
     match Compiler::at(Path::new(DEBIAN_RUSTC)) {
         Some(compiler) => Ok(compiler),
-        None => bail!(
-            "{} are installed, but {DEBIAN_RUSTC} has no sources",
-            DEBIAN_PACKAGES.join(" and ")
-        ),
+        None => bail!("{} are installed, but {DEBIAN_RUSTC} has no sources", DEBIAN_PACKAGES.join(" and ")),
     }
 }
 
@@ -146,28 +125,13 @@ mod tests {
     #[test]
     fn a_version_is_read() {
         let cases = [
-            (
-                "rustc 1.95.0\nrelease: 1.95.0\nLLVM version: 22.1.2\n",
-                "1.95.0",
-                Some(22),
-            ),
-            (
-                "release: 1.80.0-nightly\nLLVM version: 18.1\n",
-                "1.80.0-nightly",
-                Some(18),
-            ),
+            ("rustc 1.95.0\nrelease: 1.95.0\nLLVM version: 22.1.2\n", "1.95.0", Some(22)),
+            ("release: 1.80.0-nightly\nLLVM version: 18.1\n", "1.80.0-nightly", Some(18)),
             ("release: 1.95.0\n", "1.95.0", None),
             ("", "of unknown version", None),
         ];
         for (text, release, llvm) in cases {
-            assert_eq!(
-                Version::parse(text),
-                Version {
-                    release: release.to_owned(),
-                    llvm
-                },
-                "{text:?}"
-            );
+            assert_eq!(Version::parse(text), Version { release: release.to_owned(), llvm }, "{text:?}");
         }
     }
 

@@ -20,18 +20,16 @@ pub(crate) const VERSION: &str = "0.10.4";
 /// Where it is and which version, in words; `None` if there is none or an older one.
 pub(crate) fn find() -> Option<String> {
     let installed = workspace::cargo_bin().join("bpf-linker");
-    [PathBuf::from("bpf-linker"), installed]
-        .iter()
-        .find_map(|program| {
-            let version = version_of(program)?;
-            let note = match parse(&version)?.cmp(&parse(VERSION)?) {
-                Ordering::Less => return None,
-                Ordering::Equal => String::new(),
-                Ordering::Greater => format!(", newer than {VERSION} that lb is tested with"),
-            };
-            let place = process::find_program("bpf-linker").unwrap_or_else(|| program.clone());
-            Some(format!("{version}{note} ({})", place.display()))
-        })
+    [PathBuf::from("bpf-linker"), installed].iter().find_map(|program| {
+        let version = version_of(program)?;
+        let note = match parse(&version)?.cmp(&parse(VERSION)?) {
+            Ordering::Less => return None,
+            Ordering::Equal => String::new(),
+            Ordering::Greater => format!(", newer than {VERSION} that lb is tested with"),
+        };
+        let place = process::find_program("bpf-linker").unwrap_or_else(|| program.clone());
+        Some(format!("{version}{note} ({})", place.display()))
+    })
 }
 
 /// Compiles and installs it.
@@ -40,10 +38,7 @@ pub(crate) fn find() -> Option<String> {
 /// The compiler's LLVM is one it does not know, or cargo's error.
 pub(crate) fn install(workspace: &Workspace, target: Option<&Compiler>) -> Result<String> {
     let Some(llvm) = compiler::Version::of(&compiler::active())?.llvm else {
-        bail!(
-            "install bpf-linker: `{} -vV` names no LLVM version",
-            compiler::active().display()
-        );
+        bail!("install bpf-linker: `{} -vV` names no LLVM version", compiler::active().display());
     };
     if let Some(target) = target
         && target.llvm()? > llvm
@@ -57,9 +52,7 @@ pub(crate) fn install(workspace: &Workspace, target: Option<&Compiler>) -> Resul
     let mut cargo = workspace.cargo();
     // Its own target directory: an lb build that runs beside this need not wait for it.
     cargo.env_remove("CARGO_TARGET_DIR");
-    cargo
-        .args(["install", "bpf-linker", "--version", VERSION, "--locked"])
-        .args(features(llvm)?);
+    cargo.args(["install", "bpf-linker", "--version", VERSION, "--locked"]).args(features(llvm)?);
     installing(
         "bpf-linker",
         &format!("cargo install bpf-linker --version {VERSION} --locked (a minute or two)"),
@@ -119,10 +112,7 @@ mod tests {
         assert!(features(21).is_ok_and(|words| words.contains(&"rust-llvm-21")));
         assert!(features(20).is_ok_and(|words| words.contains(&"rust-llvm-20")));
         for (llvm, advice) in [(19, "rustup update"), (23, "1.95.0")] {
-            let error = features(llvm)
-                .err()
-                .map(|error| error.to_string())
-                .unwrap_or_default();
+            let error = features(llvm).err().map(|error| error.to_string()).unwrap_or_default();
             assert!(error.contains(advice), "LLVM {llvm}: {error}");
         }
     }

@@ -12,42 +12,18 @@ pub(crate) struct Tool {
 }
 
 const TOOLS: [Tool; 7] = [
-    Tool {
-        program: "nginx",
-        package: "nginx-light",
-    },
-    Tool {
-        program: "curl",
-        package: "curl",
-    },
-    Tool {
-        program: "iperf3",
-        package: "iperf3",
-    },
-    Tool {
-        program: "ip",
-        package: "iproute2",
-    },
-    Tool {
-        program: "tc",
-        package: "iproute2",
-    },
-    Tool {
-        program: "ethtool",
-        package: "ethtool",
-    },
-    Tool {
-        program: "tcpdump",
-        package: "tcpdump",
-    },
+    Tool { program: "nginx", package: "nginx-light" },
+    Tool { program: "curl", package: "curl" },
+    Tool { program: "iperf3", package: "iperf3" },
+    Tool { program: "ip", package: "iproute2" },
+    Tool { program: "tc", package: "iproute2" },
+    Tool { program: "ethtool", package: "ethtool" },
+    Tool { program: "tcpdump", package: "tcpdump" },
 ];
 
 /// Those that are not here.
 pub(crate) fn absent() -> Vec<&'static Tool> {
-    TOOLS
-        .iter()
-        .filter(|tool| process::find_program(tool.program).is_none())
-        .collect()
+    TOOLS.iter().filter(|tool| process::find_program(tool.program).is_none()).collect()
 }
 
 /// Installs their packages.
@@ -62,11 +38,7 @@ pub(crate) fn install(apt: &mut Apt, absent: &[&Tool]) -> Result<()> {
 
 /// Some of them, as text.
 pub(crate) fn list(tools: &[&Tool]) -> String {
-    tools
-        .iter()
-        .map(|tool| tool.program)
-        .collect::<Vec<_>>()
-        .join(" ")
+    tools.iter().map(|tool| tool.program).collect::<Vec<_>>().join(" ")
 }
 
 /// All of them, as text.

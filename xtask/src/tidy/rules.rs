@@ -25,10 +25,7 @@ pub(crate) enum Forbidden {
     /// `crate::edge::x` from any other edge.
     OtherEdges,
     /// String literals that are map names, which are all those in the file named here that start with this.
-    MapNames {
-        declared_in: &'static str,
-        prefix: &'static str,
-    },
+    MapNames { declared_in: &'static str, prefix: &'static str },
     /// A wildcard arm in a `match` over one of these enums.
     WildcardOver(&'static [&'static str]),
     /// Texts, in any file, comments and literals included.
@@ -223,10 +220,7 @@ pub(crate) const RULES: &[Rule] = &[
         // The macro that declares a map takes a literal; loading fails if it is no name of abi.rs.
         except: &["lb-common/src/abi.rs", "lb-ebpf/src/maps.rs"],
         tests: true,
-        forbids: Forbidden::MapNames {
-            declared_in: "lb-common/src/abi.rs",
-            prefix: "lb_",
-        },
+        forbids: Forbidden::MapNames { declared_in: "lb-common/src/abi.rs", prefix: "lb_" },
     },
     Rule {
         name: "no-wildcard-verdict",

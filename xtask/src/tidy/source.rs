@@ -51,11 +51,7 @@ impl Source {
 
 /// The line that a byte offset is in.
 pub(crate) fn line_at(text: &str, offset: usize) -> usize {
-    text.as_bytes()[..offset]
-        .iter()
-        .filter(|&&byte| byte == b'\n')
-        .count()
-        + 1
+    text.as_bytes()[..offset].iter().filter(|&&byte| byte == b'\n').count() + 1
 }
 
 /// The end of the block that opens at or after `start`: the offset behind its closing brace.
@@ -141,10 +137,7 @@ fn comment_end(bytes: &[u8], start: usize) -> usize {
 
 /// The number of hashes, if a raw string starts here: `r"`, `r#"`, `br"`, `cr"`.
 fn raw_string(rest: &[u8]) -> Option<usize> {
-    let rest = rest
-        .strip_prefix(b"b")
-        .or_else(|| rest.strip_prefix(b"c"))
-        .unwrap_or(rest);
+    let rest = rest.strip_prefix(b"b").or_else(|| rest.strip_prefix(b"c")).unwrap_or(rest);
     let rest = rest.strip_prefix(b"r")?;
     let hashes = rest.iter().take_while(|&&byte| byte == b'#').count();
     (rest.get(hashes) == Some(&b'"')).then_some(hashes)
@@ -169,11 +162,7 @@ fn is_char(rest: &[u8]) -> bool {
 fn test_modules(code: &str, path: &str) -> (Vec<Range<usize>>, Vec<String>) {
     let stem = path.strip_suffix(".rs").unwrap_or(path);
     let (dir, name) = stem.rsplit_once('/').unwrap_or(("", stem));
-    let dir = if ["lib", "main", "mod"].contains(&name) {
-        dir
-    } else {
-        stem
-    };
+    let dir = if ["lib", "main", "mod"].contains(&name) { dir } else { stem };
     let (mut lines, mut files) = (Vec::new(), Vec::new());
     for (at, attribute) in code.match_indices("#[cfg(test)]") {
         let item = &code[at + attribute.len()..];
@@ -197,9 +186,7 @@ fn test_modules(code: &str, path: &str) -> (Vec<Range<usize>>, Vec<String>) {
 fn module(path: &str) -> Vec<String> {
     let path = path.split_once("/src/").map_or(path, |(_, path)| path);
     let path = path.strip_suffix(".rs").unwrap_or(path);
-    let inner = path
-        .split('/')
-        .filter(|name| !["lib", "main", "mod"].contains(name));
+    let inner = path.split('/').filter(|name| !["lib", "main", "mod"].contains(name));
     std::iter::once("crate").chain(inner).map(str::to_owned).collect()
 }
 
@@ -210,10 +197,8 @@ fn imports(code: &str, module: &[String]) -> Vec<(usize, String)> {
         let Some(length) = code[at..].find(';').filter(|_| starts) else {
             continue;
         };
-        let tree: String = code[at + word.len()..at + length]
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ");
+        let tree: String =
+            code[at + word.len()..at + length].split_whitespace().collect::<Vec<_>>().join(" ");
         let mut paths = Vec::new();
         expand("", &tree, &mut paths);
         let line = line_at(code, at);
@@ -261,11 +246,7 @@ fn resolve(path: &str, module: &[String]) -> String {
         (rest, relative) = (after, true);
         base = &base[..base.len().saturating_sub(1)];
     }
-    if relative {
-        format!("{}::{rest}", base.join("::"))
-    } else {
-        rest.to_owned()
-    }
+    if relative { format!("{}::{rest}", base.join("::")) } else { rest.to_owned() }
 }
 
 #[cfg(test)]
@@ -289,15 +270,7 @@ mod tests {
 
     #[test]
     fn a_file_that_breaks_off_is_read_to_its_end() {
-        for text in [
-            "\"a",
-            "'\\",
-            "/* a",
-            "r#\"a",
-            "use a::{b",
-            "#[cfg(test)]\nmod tests {",
-            "\"a\\",
-        ] {
+        for text in ["\"a", "'\\", "/* a", "r#\"a", "use a::{b", "#[cfg(test)]\nmod tests {", "\"a\\"] {
             assert_eq!(Source::new("a.rs", text).code.len(), text.len(), "{text}");
         }
     }
@@ -313,11 +286,7 @@ mod tests {
         let text =
             "use std::{\n    fs as files,\n    io::{self, Read},\n};\nuse super::{a, b::C};\nuse self::d;";
         let source = Source::new("lb-user/src/edge/probe.rs", text);
-        let paths: Vec<_> = source
-            .imports
-            .iter()
-            .map(|(line, path)| (*line, path.as_str()))
-            .collect();
+        let paths: Vec<_> = source.imports.iter().map(|(line, path)| (*line, path.as_str())).collect();
         let expected = [
             (1, "std::fs"),
             (1, "std::io::self"),
@@ -331,19 +300,15 @@ mod tests {
 
     #[test]
     fn unit_tests_are_told_from_code() {
-        let source = Source::new(
-            "a.rs",
-            "fn a() {}\n#[cfg(test)]\nmod tests {\n    fn b() {}\n}\nfn c() {}\n",
-        );
+        let source =
+            Source::new("a.rs", "fn a() {}\n#[cfg(test)]\nmod tests {\n    fn b() {}\n}\nfn c() {}\n");
         let tests: Vec<_> = (1..=6).filter(|&line| source.is_test(line)).collect();
         assert_eq!(tests, [2, 3, 4, 5]);
 
         let apart = "#[cfg(test)]\npub(crate) mod lab;\nfn a() { b(); }\n";
-        for (path, file) in [
-            ("x/src/lib.rs", "x/src/lab"),
-            ("x/src/a/mod.rs", "x/src/a/lab"),
-            ("x/src/a.rs", "x/src/a/lab"),
-        ] {
+        for (path, file) in
+            [("x/src/lib.rs", "x/src/lab"), ("x/src/a/mod.rs", "x/src/a/lab"), ("x/src/a.rs", "x/src/a/lab")]
+        {
             let source = Source::new(path, apart);
             assert_eq!(source.test_files, [file]);
             assert!(!source.is_test(3));

@@ -39,13 +39,7 @@ const CASES: &[(&str, &str, &str, &str, usize)] = &[
         "//! x\nuse std::net::{IpAddr, UdpSocket};",
         2,
     ),
-    (
-        "pure-middle",
-        "lb-user/src/api.rs",
-        "//! x\nfn nix_like() {}",
-        "//! x\nuse nix;",
-        2,
-    ),
+    ("pure-middle", "lb-user/src/api.rs", "//! x\nfn nix_like() {}", "//! x\nuse nix;", 2),
     (
         "pure-middle",
         "lb-user/src/model/a.rs",
@@ -67,13 +61,7 @@ const CASES: &[(&str, &str, &str, &str, usize)] = &[
         "//! x\nuse super::super::api::View;",
         2,
     ),
-    (
-        "arrow-api",
-        "lb-user/src/api.rs",
-        "//! x\nuse crate::model::service;",
-        "//! x\nuse crate::daemon;",
-        2,
-    ),
+    ("arrow-api", "lb-user/src/api.rs", "//! x\nuse crate::model::service;", "//! x\nuse crate::daemon;", 2),
     (
         "arrow-config",
         "lb-user/src/config.rs",
@@ -123,34 +111,10 @@ const CASES: &[(&str, &str, &str, &str, usize)] = &[
         "//! x\nuse std::thread::sleep;",
         2,
     ),
-    (
-        "no-blocking",
-        "lb-user/src/daemon.rs",
-        "//! x\nsleep(t).await",
-        "//! x\nthread::sleep(t)",
-        2,
-    ),
-    (
-        "arrow-common",
-        "lb-common/src/abi.rs",
-        "//! x\nuse core::fmt;",
-        "//! x\nuse aya_ebpf::maps;",
-        2,
-    ),
-    (
-        "arrow-ebpf",
-        "lb-ebpf/src/main.rs",
-        "//! x\nuse lb_common::abi;",
-        "//! x\nuse std::fmt;",
-        2,
-    ),
-    (
-        "arrow-xtask",
-        "xtask/src/main.rs",
-        "//! x\nuse clap::Parser;",
-        "//! x\nuse lb_common::abi::name;",
-        2,
-    ),
+    ("no-blocking", "lb-user/src/daemon.rs", "//! x\nsleep(t).await", "//! x\nthread::sleep(t)", 2),
+    ("arrow-common", "lb-common/src/abi.rs", "//! x\nuse core::fmt;", "//! x\nuse aya_ebpf::maps;", 2),
+    ("arrow-ebpf", "lb-ebpf/src/main.rs", "//! x\nuse lb_common::abi;", "//! x\nuse std::fmt;", 2),
+    ("arrow-xtask", "xtask/src/main.rs", "//! x\nuse clap::Parser;", "//! x\nuse lb_common::abi::name;", 2),
     (
         "arrow-xtask",
         "xtask/Cargo.toml",
@@ -158,13 +122,7 @@ const CASES: &[(&str, &str, &str, &str, usize)] = &[
         "[dependencies]\nlb-common.workspace = true",
         2,
     ),
-    (
-        "maps-in-one-file",
-        "lb-ebpf/src/main.rs",
-        "//! `#[map]`\n",
-        "//! x\n#[map(name = \"a\")]",
-        2,
-    ),
+    ("maps-in-one-file", "lb-ebpf/src/main.rs", "//! `#[map]`\n", "//! x\n#[map(name = \"a\")]", 2),
     (
         "map-names-in-one-file",
         "lb-user/src/edge/kernel.rs",
@@ -193,22 +151,10 @@ const CASES: &[(&str, &str, &str, &str, usize)] = &[
         "//! x\nunsafe { f() }",
         2,
     ),
-    (
-        "heading",
-        "lb-user/src/daemon.rs",
-        "//! What lives here.",
-        "fn f() {}",
-        1,
-    ),
+    ("heading", "lb-user/src/daemon.rs", "//! What lives here.", "fn f() {}", 1),
     ("length", "tests/src/lib.rs", "//! x\n", LONG, 601),
     ("file-names", "lb-common/src/abi.rs", "//! x", "", 0),
-    (
-        "no-machine",
-        "README.md",
-        "work/ and root/",
-        "a\nsee /root/notes",
-        2,
-    ),
+    ("no-machine", "README.md", "work/ and root/", "a\nsee /root/notes", 2),
 ];
 
 const LONG: &str = {
@@ -230,11 +176,7 @@ const LONG: &str = {
 fn rules_broken(path: &str, text: &str) -> Vec<(&'static str, usize)> {
     let abi = Source::new("lb-common/src/abi.rs", "//! x\nconst SLOTS: &str = \"lb_slots\";");
     let found = violations(&[abi, Source::new(path, text)]);
-    found
-        .into_iter()
-        .filter(|violation| violation.path == path)
-        .map(|v| (v.rule, v.line))
-        .collect()
+    found.into_iter().filter(|violation| violation.path == path).map(|v| (v.rule, v.line)).collect()
 }
 
 #[test]
@@ -260,12 +202,7 @@ fn every_rule_has_a_case() {
 
 #[test]
 fn a_test_module_in_a_file_of_its_own_is_test_code() {
-    let clock = || {
-        Source::new(
-            "lb-user/src/model/plan/tests.rs",
-            "//! x\nuse std::time::SystemTime;",
-        )
-    };
+    let clock = || Source::new("lb-user/src/model/plan/tests.rs", "//! x\nuse std::time::SystemTime;");
     let declared = |text| violations(&[clock(), Source::new("lb-user/src/model/plan.rs", text)]).len();
     assert_eq!(declared("//! x\n#[cfg(test)]\nmod tests;"), 0);
     assert_eq!(declared("//! x\nmod tests;"), 1);
@@ -289,20 +226,14 @@ fn names_that_say_nothing_are_refused_wherever_they_stand() {
 #[test]
 fn every_name_of_a_rule_bites() {
     for rule in RULES {
-        let path = rule
-            .within
-            .first()
-            .map_or("lb-user/src/daemon.rs".to_owned(), |start| match *start {
-                start if start.ends_with(".rs") => start.to_owned(),
-                start => format!("{}/x.rs", start.trim_end_matches('/')),
-            });
+        let path = rule.within.first().map_or("lb-user/src/daemon.rs".to_owned(), |start| match *start {
+            start if start.ends_with(".rs") => start.to_owned(),
+            start => format!("{}/x.rs", start.trim_end_matches('/')),
+        });
         if let Forbidden::Names(names) = rule.forbids {
             for name in names {
                 let bad = format!("//! x\n{name} x");
-                assert!(
-                    rules_broken(&path, &bad).contains(&(rule.name, 2)),
-                    "{path}: {name}"
-                );
+                assert!(rules_broken(&path, &bad).contains(&(rule.name, 2)), "{path}: {name}");
             }
         }
     }
@@ -312,8 +243,5 @@ fn every_name_of_a_rule_bites() {
 fn a_violation_is_a_line_that_editors_understand() {
     let found = violations(&[Source::new("lb-user/src/daemon.rs", "//! x\nunsafe {}")]);
     let text: Vec<_> = found.iter().map(ToString::to_string).collect();
-    assert!(
-        text[0].starts_with("lb-user/src/daemon.rs:2: unsafe-in-few-files: `unsafe`: "),
-        "{text:?}"
-    );
+    assert!(text[0].starts_with("lb-user/src/daemon.rs:2: unsafe-in-few-files: `unsafe`: "), "{text:?}");
 }
