@@ -176,7 +176,7 @@ fn an_edit_changes_what_it_must_and_nothing_else() {
         (
             "[[pool]]\nname = \"a\"\n[pool.check]\ntype = \"tcp\"\n\n# services\n[[service]]\nname = \"s\"\nvip = \"192.0.2.1\"\nports = [\"tcp/1\"]\npool = \"b\"\n\n[[pool.backend]]\nname = \"x\"\naddress = \"10.0.0.1\"\n\n[[pool]]\nname = \"b\"\n",
             Edit::DeletePool { name: "a".into() },
-            "\n# services\n[[service]]\nname = \"s\"\nvip = \"192.0.2.1\"\nports = [\"tcp/1\"]\npool = \"b\"\n\n[[pool]]\nname = \"b\"\n",
+            "# services\n[[service]]\nname = \"s\"\nvip = \"192.0.2.1\"\nports = [\"tcp/1\"]\npool = \"b\"\n\n[[pool]]\nname = \"b\"\n",
         ),
         // Checks: key by key in whatever form there is, or new.
         (
@@ -318,6 +318,8 @@ struct Generated {
     services: Vec<(usize, usize)>,
     services_inline: bool,
     blank_lines: bool,
+    crlf: bool,
+    final_newline: bool,
 }
 
 impl Generated {
@@ -411,7 +413,14 @@ impl Generated {
             }
             text.push_str(&format!("{line} #{number} {owner};\n"));
         }
-        text
+        if !self.final_newline {
+            text.pop();
+        }
+        if self.crlf {
+            text.replace('\n', "\r\n")
+        } else {
+            text
+        }
     }
 
     fn service(&self, index: usize, (ports, pool): (usize, usize)) -> [String; 4] {
@@ -436,12 +445,14 @@ fn generated() -> impl Strategy<Value = Generated> {
     ];
     let pools = proptest::collection::vec((style, 0..4usize, 0..4u8), 1..4);
     let services = proptest::collection::vec((1..4usize, 0..4usize), 0..4);
-    (pools, services, any::<bool>(), any::<bool>()).prop_map(
-        |(pools, services, services_inline, blank_lines)| Generated {
+    (pools, services, any::<[bool; 4]>()).prop_map(
+        |(pools, services, [services_inline, blank_lines, crlf, final_newline])| Generated {
             pools,
             services,
             services_inline,
             blank_lines,
+            crlf,
+            final_newline,
         },
     )
 }
