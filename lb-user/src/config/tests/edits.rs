@@ -679,4 +679,33 @@ proptest! {
             text = after;
         }
     }
+
+    /// However oddly people space and comment a file.
+    #[test]
+    fn an_edit_of_an_oddly_written_file_means_the_edited_model(
+        oddities in proptest::collection::vec(
+            (any::<prop::sample::Index>(), prop::sample::select(vec![" ", "\n", "#,{[ü\n", "\t", "\r\n", ",", "\n# x = 1\n\n"])), 0..12),
+        lists_inline: bool,
+        numbers: Numbers,
+    ) {
+        let inline = "pool=[{name='web',check={type='tcp'},backend=[{name='w1',address='10.0.0.1',state='drain'},\
+                      {name='w2',address='10.0.0.2'}]},{name='p',check.type='http',check.port=1}]\n\
+                      service=[{name='www',vip='192.0.2.1',ports=['tcp/80','udp/81'],pool='web'}]";
+        let mut text = if lists_inline { inline.to_owned() } else { example().to_owned() };
+        for (index, oddity) in oddities {
+            // Between tokens for the most part: after a bracket, a brace, a comma or an equals sign.
+            let places: Vec<usize> = text.match_indices(['[', ']', '{', '}', ',', '=', '\n']).map(|(at, _)| at).collect();
+            let at = *index.get(&places);
+            text.insert_str(at + usize::from(oddity.len() % 2 == 1), oddity);
+        }
+        let Ok(before) = parse(&text) else { return Ok(()) };
+        let Some(change) = edit_of(&before, numbers) else { return Ok(()) };
+        match edit(&text, &change) {
+            Ok(after) => prop_assert_eq!(parse(&after).unwrap(), expected(before, &change), "{}\n{:?}\n{}", text, change, after),
+            Err(EditError::InUse { .. }) => {}
+            Err(EditError::Invalid(errors))
+                if errors.iter().all(|error| error.contains("already") || error.contains("has a TCP port")) => {}
+            Err(error) => return Err(TestCaseError::fail(format!("{text}\n{change:?}\n{error}"))),
+        }
+    }
 }
