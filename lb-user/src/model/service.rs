@@ -27,14 +27,8 @@ impl Name {
     pub fn new(text: &str) -> Result<Self, BadName> {
         let good = (1..=63).contains(&text.len())
             && !text.starts_with(['-', '.'])
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        if good {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(BadName(text.to_owned()))
-        }
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if good { Ok(Self(text.to_owned())) } else { Err(BadName(text.to_owned())) }
     }
 
     /// The text.
@@ -292,15 +286,7 @@ pub struct ServicePort {
 
 impl fmt::Display for ServicePort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            protocol,
-            first,
-            last,
-        } = self;
-        if first == last {
-            write!(f, "{protocol}/{first}")
-        } else {
-            write!(f, "{protocol}/{first}-{last}")
-        }
+        let Self { protocol, first, last } = self;
+        if first == last { write!(f, "{protocol}/{first}") } else { write!(f, "{protocol}/{first}-{last}") }
     }
 }
