@@ -50,7 +50,7 @@ impl Addr {
 
     /// The last four bytes, which are all of an IPv4 address, as a word that has their order in memory.
     #[inline(always)]
-    pub const fn to_v4_word(&self) -> u32 {
+    pub const fn last_word(&self) -> u32 {
         let [_, second] = self.0;
         if cfg!(target_endian = "little") { (second >> 32) as u32 } else { second as u32 }
     }
@@ -58,13 +58,13 @@ impl Addr {
     /// The four bytes of an IPv4 address; of an IPv6 address its last four.
     #[inline(always)]
     pub const fn v4_octets(&self) -> [u8; 4] {
-        self.to_v4_word().to_ne_bytes()
+        self.last_word().to_ne_bytes()
     }
 
     /// Whether this is an IPv4 address.
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
-        let mapped = Self::v4_word(self.to_v4_word());
+        let mapped = Self::v4_word(self.last_word());
         self.0[0] == mapped.0[0] && self.0[1] == mapped.0[1]
     }
 

@@ -63,8 +63,8 @@ pub const fn ip4(backend: &Backend, packet: &Packet, hash: u64) -> [u32; 5] {
         (0x4500_0000 | class << 16 | length & 0xffff).to_be(),
         u32::from_be_bytes([0, 0, DF[0], DF[1]]).to_be(),
         (ttl_protocol << 16 | check).to_be(),
-        backend.outer_source.to_v4_word() | spread.to_be(),
-        backend.outer_destination.to_v4_word(),
+        backend.outer_source.last_word() | spread.to_be(),
+        backend.outer_destination.last_word(),
     ]
 }
 

@@ -43,8 +43,8 @@ impl Frame for [u8] {
 /// Offset of the IP header.
 pub const L3_OFFSET: usize = size_of::<EthHdr>();
 
-/// What TCP and UDP headers both begin with; numbers as they stand in memory.
-#[repr(C)]
+/// What TCP and UDP headers both begin with; numbers as they stand in memory. Read as one word.
+#[repr(C, align(4))]
 #[derive(Clone, Copy)]
 struct Ports {
     source: u16,

@@ -45,38 +45,18 @@ pub fn parse(text: &str) -> Result<Desired, ConfigErrors> {
             return report.finish(Desired::default());
         }
     };
-    let desired = read_file(&Node::new(
-        &report,
-        document.as_table(),
-        &keys::FILE,
-        0,
-        String::new(),
-    ));
+    let desired = read_file(&Node::new(&report, document.as_table(), &keys::FILE, 0, String::new()));
     report.finish(desired)
 }
 
 fn read_file(file: &Node<'_>) -> Desired {
-    let settings = file
-        .child("lb", &keys::LB)
-        .map_or_else(Settings::default, |node| read_settings(&node));
-    let pools: Vec<PoolDraft<'_>> = file
-        .children("pool", &keys::POOL)
-        .into_iter()
-        .map(read_pool)
-        .collect();
-    let services: Vec<ServiceDraft<'_>> = file
-        .children("service", &keys::SERVICE)
-        .into_iter()
-        .map(read_service)
-        .collect();
+    let settings = file.child("lb", &keys::LB).map_or_else(Settings::default, |node| read_settings(&node));
+    let pools: Vec<PoolDraft<'_>> = file.children("pool", &keys::POOL).into_iter().map(read_pool).collect();
+    let services: Vec<ServiceDraft<'_>> =
+        file.children("service", &keys::SERVICE).into_iter().map(read_service).collect();
 
     across::unique_names("pool", pools.iter().map(|pool| (&pool.node, pool.name.as_ref())));
-    across::unique_names(
-        "service",
-        services
-            .iter()
-            .map(|service| (&service.node, service.name.as_ref())),
-    );
+    across::unique_names("service", services.iter().map(|service| (&service.node, service.name.as_ref())));
     across::ports_belong_to_one(&services);
     across::pools_exist(&services, &pools);
     across::checks_have_a_port(&services, &pools);
@@ -102,17 +82,8 @@ struct PoolDraft<'a> {
 
 impl PoolDraft<'_> {
     fn finish(self) -> Option<Pool> {
-        let backends = self
-            .backends
-            .into_iter()
-            .filter_map(BackendDraft::finish)
-            .collect();
-        Some(Pool {
-            name: self.name?.value,
-            slots: self.slots,
-            check: self.check,
-            backends,
-        })
+        let backends = self.backends.into_iter().filter_map(BackendDraft::finish).collect();
+        Some(Pool { name: self.name?.value, slots: self.slots, check: self.check, backends })
     }
 }
 
@@ -128,21 +99,8 @@ struct BackendDraft<'a> {
 
 impl BackendDraft<'_> {
     fn finish(self) -> Option<Backend> {
-        let Self {
-            name,
-            address,
-            via,
-            weight,
-            state,
-            ..
-        } = self;
-        Some(Backend {
-            name: name?.value,
-            address: address?.value,
-            via,
-            weight,
-            state,
-        })
+        let Self { name, address, via, weight, state, .. } = self;
+        Some(Backend { name: name?.value, address: address?.value, via, weight, state })
     }
 
     fn name(&self) -> Option<Name> {
@@ -164,12 +122,7 @@ impl ServiceDraft<'_> {
     fn finish(self) -> Option<Service> {
         let ports = self.ports.into_iter().map(|port| port.value).collect();
         let pool = Name::new(&self.pool?.value).ok()?;
-        Some(Service {
-            name: self.name?.value,
-            vip: self.vip?.value,
-            ports,
-            pool,
-        })
+        Some(Service { name: self.name?.value, vip: self.vip?.value, ports, pool })
     }
 
     fn name(&self) -> Option<Name> {
@@ -194,20 +147,12 @@ fn address(item: &Item) -> Result<IpAddr, Problem> {
 
 fn read_settings(node: &Node<'_>) -> Settings {
     let default = Settings::default();
-    let modes = &[
-        ("auto", XdpMode::Auto),
-        ("native", XdpMode::Native),
-        ("generic", XdpMode::Generic),
-    ];
-    let prefix = |key, rule| {
-        node.optional(key, |item| value::prefix(text(item)?, rule))
-            .map(|prefix| prefix.value)
-    };
+    let modes = &[("auto", XdpMode::Auto), ("native", XdpMode::Native), ("generic", XdpMode::Generic)];
+    let prefix =
+        |key, rule| node.optional(key, |item| value::prefix(text(item)?, rule)).map(|prefix| prefix.value);
     Settings {
         interfaces: read_interfaces(node),
-        xdp: node
-            .optional("xdp", one_of(modes))
-            .map_or(default.xdp, |xdp| xdp.value),
+        xdp: node.optional("xdp", one_of(modes)).map_or(default.xdp, |xdp| xdp.value),
         tunnel_source_v4: match prefix("tunnel_source", &value::OUTER_V4) {
             Some((IpAddr::V4(address), length)) => (address, length),
             _ => default.tunnel_source_v4,
@@ -216,9 +161,7 @@ fn read_settings(node: &Node<'_>) -> Settings {
             Some((IpAddr::V6(address), length)) => (address, length),
             _ => default.tunnel_source_v6,
         },
-        seed: node
-            .optional("seed", read_seed)
-            .map_or(default.seed, |seed| seed.value),
+        seed: node.optional("seed", read_seed).map_or(default.seed, |seed| seed.value),
     }
 }
 
@@ -228,8 +171,7 @@ fn read_interfaces(node: &Node<'_>) -> Vec<String> {
     for Placed { value, at } in node.texts("interfaces", value::interface).unwrap_or_default() {
         if let Some(&first) = seen.get(&value) {
             let problem = Problem::DuplicateInterface(value);
-            node.report
-                .add_with(at, &node.path_of("interfaces"), problem, Some(first));
+            node.report.add_with(at, &node.path_of("interfaces"), problem, Some(first));
         } else {
             seen.insert(value.clone(), at);
             interfaces.push(value);
@@ -255,57 +197,29 @@ fn read_pool(node: Node<'_>) -> PoolDraft<'_> {
     let check = node.child("check", &keys::CHECK);
     let check_names_no_port = check.as_ref().is_some_and(|check| !check.has("port"));
     let check = check.and_then(|check| read_check(&check));
-    let backends: Vec<_> = node
-        .children("backend", &keys::BACKEND)
-        .into_iter()
-        .map(read_backend)
-        .collect();
+    let backends: Vec<_> = node.children("backend", &keys::BACKEND).into_iter().map(read_backend).collect();
 
     let limit = MAX_BACKENDS.min(slots as usize);
     if let Some(first_too_many) = backends.get(limit) {
-        let problem = Problem::TooManyBackends {
-            count: backends.len(),
-            slots,
-            limit,
-        };
+        let problem = Problem::TooManyBackends { count: backends.len(), slots, limit };
         node.report.add(first_too_many.node.at, &node.path, problem);
     }
-    across::unique_names(
-        "backend",
-        backends
-            .iter()
-            .map(|backend| (&backend.node, backend.name.as_ref())),
-    );
+    across::unique_names("backend", backends.iter().map(|backend| (&backend.node, backend.name.as_ref())));
     across::unique_addresses(&backends);
-    PoolDraft {
-        node,
-        name,
-        slots,
-        check,
-        check_names_no_port,
-        backends,
-    }
+    PoolDraft { node, name, slots, check, check_names_no_port, backends }
 }
 
 fn read_backend(node: Node<'_>) -> BackendDraft<'_> {
     let vias = &[("l2", Via::L2), ("ipip", Via::Ipip)];
-    let states = &[
-        ("ready", AdminState::Ready),
-        ("drain", AdminState::Drain),
-        ("maint", AdminState::Maint),
-    ];
+    let states = &[("ready", AdminState::Ready), ("drain", AdminState::Drain), ("maint", AdminState::Maint)];
     BackendDraft {
         name: node.required("name", name),
         address: node.required("address", address),
-        via: node
-            .optional("via", one_of(vias))
-            .map_or(Via::default(), |via| via.value),
+        via: node.optional("via", one_of(vias)).map_or(Via::default(), |via| via.value),
         weight: node
             .optional("weight", integer_in(0..=MAX_WEIGHT))
             .map_or(DEFAULT_WEIGHT, |weight| weight.value),
-        state: node
-            .optional("state", one_of(states))
-            .map_or(AdminState::default(), |state| state.value),
+        state: node.optional("state", one_of(states)).map_or(AdminState::default(), |state| state.value),
         node,
     }
 }
@@ -322,8 +236,7 @@ fn read_check(node: &Node<'_>) -> Option<Check> {
     if kind.is_some() && !is_http {
         for key in HTTP_KEYS {
             if let Some(at) = node.key_position(key) {
-                node.report
-                    .add(at, &node.path, Problem::KeyOfOtherCheck { key, kind: "tcp" });
+                node.report.add(at, &node.path, Problem::KeyOfOtherCheck { key, kind: "tcp" });
             }
         }
     }
@@ -334,18 +247,13 @@ fn read_check(node: &Node<'_>) -> Option<Check> {
     let rise = node.optional("rise", integer_in(1..=100u32));
     let fall = node.optional("fall", integer_in(1..=100u32));
 
-    let interval_value = interval
-        .as_ref()
-        .map_or(Check::INTERVAL, |interval| interval.value);
+    let interval_value = interval.as_ref().map_or(Check::INTERVAL, |interval| interval.value);
     // A short interval alone should not be an error about a key that is not there.
     let default_timeout = Check::TIMEOUT.min(interval_value);
     let timeout_value = timeout.as_ref().map_or(default_timeout, |timeout| timeout.value);
     let interval_is_wrong = interval.is_none() && node.has("interval");
     if let Some(timeout) = timeout.filter(|timeout| timeout.value > interval_value && !interval_is_wrong) {
-        let problem = Problem::TimeoutAboveInterval {
-            timeout: timeout.value,
-            interval: interval_value,
-        };
+        let problem = Problem::TimeoutAboveInterval { timeout: timeout.value, interval: interval_value };
         node.report.add(timeout.at, &node.path_of("timeout"), problem);
     }
 

@@ -86,31 +86,18 @@ impl Text {
         };
         let same_head = old.iter().zip(wanted).take_while(|(a, b)| a == b).count();
         let most = old.len().min(wanted.len()) - same_head;
-        let same_tail = old
-            .iter()
-            .rev()
-            .zip(wanted.iter().rev())
-            .take(most)
-            .take_while(|(a, b)| a == b)
-            .count();
+        let same_tail =
+            old.iter().rev().zip(wanted.iter().rev()).take(most).take_while(|(a, b)| a == b).count();
         // Where elements only go away, those after them keep their place (and their comments).
         let shrinks = wanted.len() == same_head + same_tail;
-        let keep = if shrinks {
-            same_head
-        } else {
-            wanted.len().min(old.len())
-        };
+        let keep = if shrinks { same_head } else { wanted.len().min(old.len()) };
         for (index, text) in wanted.iter().enumerate().take(keep) {
-            self.operate(
-                |_, document| match array(document, path, key).and_then(|array| array.get(index)) {
-                    Some(value) if value.as_str() != Some(text) => value
-                        .span()
-                        .map(|span| (span, Value::from(text).to_string()))
-                        .into_iter()
-                        .collect(),
-                    _ => Vec::new(),
-                },
-            );
+            self.operate(|_, document| match array(document, path, key).and_then(|array| array.get(index)) {
+                Some(value) if value.as_str() != Some(text) => {
+                    value.span().map(|span| (span, Value::from(text).to_string())).into_iter().collect()
+                }
+                _ => Vec::new(),
+            });
         }
         for _ in wanted.len()..old.len() {
             self.operate(|text, document| {
@@ -166,18 +153,14 @@ impl Text {
             match parent.table().get(list) {
                 Some(Item::ArrayOfTables(tables)) => {
                     let table = tables.iter().find(|table| is_named(*table, name));
-                    table
-                        .map(|table| remove_sections(text, table))
-                        .unwrap_or_default()
+                    table.map(|table| remove_sections(text, table)).unwrap_or_default()
                 }
                 Some(Item::Value(Value::Array(array))) => {
                     let is_it =
                         |value: &Value| value.as_inline_table().is_some_and(|table| is_named(table, name));
                     let spans = element_spans(array);
                     let index = array.iter().position(is_it);
-                    index
-                        .map(|index| remove_item(text, &spans, index, Comments::Drop))
-                        .unwrap_or_default()
+                    index.map(|index| remove_item(text, &spans, index, Comments::Drop)).unwrap_or_default()
                 }
                 _ => Vec::new(),
             }
@@ -187,13 +170,7 @@ impl Text {
     fn texts(&self, path: &[Step<'_>], key: &str) -> Option<Vec<String>> {
         let document = Document::parse(self.0.as_str()).ok()?;
         let array = array(&document, path, key)?;
-        Some(
-            array
-                .iter()
-                .filter_map(Value::as_str)
-                .map(str::to_owned)
-                .collect(),
-        )
+        Some(array.iter().filter_map(Value::as_str).map(str::to_owned).collect())
     }
 
     fn operate(&mut self, operation: impl FnOnce(&str, &Document<&str>) -> Vec<Splice>) {
@@ -213,28 +190,24 @@ impl Text {
 }
 
 fn find<'d>(document: &'d Document<&str>, path: &[Step<'_>]) -> Option<Written<'d>> {
-    path.iter().try_fold(
-        Written::Section(document.as_table()),
-        |written, step| match *step {
-            Step::Key(key) => match written.table().get(key)? {
-                Item::Table(table) => Some(Written::Section(table)),
-                Item::Value(Value::InlineTable(table)) => Some(Written::Inline(table)),
-                _ => None,
-            },
-            Step::Named(list, name) => match written.table().get(list)? {
-                Item::ArrayOfTables(tables) => tables
-                    .iter()
-                    .find(|table| is_named(*table, name))
-                    .map(Written::Section),
-                Item::Value(Value::Array(array)) => array
-                    .iter()
-                    .filter_map(Value::as_inline_table)
-                    .find(|table| is_named(*table, name))
-                    .map(Written::Inline),
-                _ => None,
-            },
+    path.iter().try_fold(Written::Section(document.as_table()), |written, step| match *step {
+        Step::Key(key) => match written.table().get(key)? {
+            Item::Table(table) => Some(Written::Section(table)),
+            Item::Value(Value::InlineTable(table)) => Some(Written::Inline(table)),
+            _ => None,
         },
-    )
+        Step::Named(list, name) => match written.table().get(list)? {
+            Item::ArrayOfTables(tables) => {
+                tables.iter().find(|table| is_named(*table, name)).map(Written::Section)
+            }
+            Item::Value(Value::Array(array)) => array
+                .iter()
+                .filter_map(Value::as_inline_table)
+                .find(|table| is_named(*table, name))
+                .map(Written::Inline),
+            _ => None,
+        },
+    })
 }
 
 fn is_named(table: &dyn TableLike, name: &str) -> bool {
@@ -279,10 +252,8 @@ fn quoted(text: &str) -> String {
 
 /// `{ key = value, … }`
 pub(super) fn inline_table(fields: &Fields) -> String {
-    let pairs: Vec<String> = fields
-        .iter()
-        .map(|(key, value)| format!("{key} = {}", one_line(value)))
-        .collect();
+    let pairs: Vec<String> =
+        fields.iter().map(|(key, value)| format!("{key} = {}", one_line(value))).collect();
     format!("{{ {} }}", pairs.join(", "))
 }
 
@@ -303,11 +274,7 @@ fn add_key(
                 return Vec::new();
             };
             let indent = indent_at(text, last.start);
-            vec![insert_line(
-                text,
-                end_of_line(text, last.end),
-                &format!("{indent}{pair}"),
-            )]
+            vec![insert_line(text, end_of_line(text, last.end), &format!("{indent}{pair}"))]
         }
         Written::Inline(table) if table.is_dotted() => {
             // The braces are those of the table above.
@@ -327,11 +294,7 @@ fn remove_key(text: &str, written: Written<'_>, key: &str, old: &Item) -> Vec<Sp
     };
     match written {
         Written::Section(table) => {
-            let Some(start) = table
-                .key(key)
-                .and_then(toml_edit::Key::span)
-                .map(|span| span.start)
-            else {
+            let Some(start) = table.key(key).and_then(toml_edit::Key::span).map(|span| span.start) else {
                 return Vec::new();
             };
             vec![remove_lines(text, start..end, Comments::Keep)]
@@ -339,9 +302,7 @@ fn remove_key(text: &str, written: Written<'_>, key: &str, old: &Item) -> Vec<Sp
         Written::Inline(table) => {
             let spans = pair_spans(text, table);
             let index = spans.iter().position(|span| span.end == end);
-            index
-                .map(|index| remove_item(text, &spans, index, Comments::Keep))
-                .unwrap_or_default()
+            index.map(|index| remove_item(text, &spans, index, Comments::Keep)).unwrap_or_default()
         }
     }
 }

@@ -19,13 +19,7 @@ fn address(text: &str) -> IpAddr {
 #[test]
 fn the_example_is_valid_and_means_what_it_says() {
     let desired = parse(example()).unwrap();
-    let Settings {
-        interfaces,
-        xdp,
-        seed,
-        tunnel_source_v4,
-        tunnel_source_v6,
-    } = &desired.settings;
+    let Settings { interfaces, xdp, seed, tunnel_source_v4, tunnel_source_v6 } = &desired.settings;
     assert_eq!(interfaces, &["eth0"]);
     assert_eq!((*xdp, *seed), (XdpMode::Auto, 0x5e_ed0f_1ee7));
     assert_eq!(tunnel_source_v4.1, 16);
@@ -33,11 +27,7 @@ fn the_example_is_valid_and_means_what_it_says() {
 
     let web = &desired.pools[0];
     assert_eq!((web.name.as_str(), web.slots), ("web", DEFAULT_SLOTS));
-    let http = CheckKind::Http {
-        path: "/healthz".into(),
-        host: Some("www.example.com".into()),
-        expect: 200,
-    };
+    let http = CheckKind::Http { path: "/healthz".into(), host: Some("www.example.com".into()), expect: 200 };
     let check = Check {
         kind: http,
         port: None,
@@ -47,11 +37,8 @@ fn the_example_is_valid_and_means_what_it_says() {
         fall: 3,
     };
     assert_eq!(web.check, Some(check));
-    let backends: Vec<_> = web
-        .backends
-        .iter()
-        .map(|b| (b.name.as_str(), b.address, b.via, b.weight, b.state))
-        .collect();
+    let backends: Vec<_> =
+        web.backends.iter().map(|b| (b.name.as_str(), b.address, b.via, b.weight, b.state)).collect();
     let expected = [
         ("w1", address("10.1.0.11"), Via::L2, 100, AdminState::Ready),
         ("w2", address("10.9.0.12"), Via::Ipip, 50, AdminState::Ready),
@@ -68,11 +55,7 @@ fn the_example_is_valid_and_means_what_it_says() {
                 "{} {} {} -> {}",
                 s.name,
                 s.vip,
-                s.ports
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join(","),
+                s.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
                 s.pool
             )
         })
@@ -89,25 +72,14 @@ fn the_example_is_valid_and_means_what_it_says() {
 fn the_example_shows_every_key() {
     for table in keys::ALL {
         for key in table.names() {
-            assert!(
-                example().contains(key),
-                "{key} of {} is not in the example",
-                table.name
-            );
+            assert!(example().contains(key), "{key} of {} is not in the example", table.name);
         }
     }
 }
 
 #[test]
 fn nothing_is_a_valid_configuration() {
-    for text in [
-        "",
-        "\n",
-        "# later\n",
-        "\u{feff}",
-        "[lb]\n",
-        "pool = []\nservice = []\n",
-    ] {
+    for text in ["", "\n", "# later\n", "\u{feff}", "[lb]\n", "pool = []\nservice = []\n"] {
         assert_eq!(parse(text), Ok(Desired::default()), "{text:?}");
     }
 }
@@ -134,30 +106,18 @@ fn every_error_has_its_place_and_its_words() {
     let ports = |ports: &str| service(&format!("vip = \"192.0.2.1\"\nports = {ports}"));
     let cases: Vec<(String, Vec<&str>)> = vec![
         ("x = ".into(), vec!["1:5: not TOML: "]),
-        (
-            "[lb]\nxdp = \"auto\"\nxdp = \"auto\"\n".into(),
-            vec!["3:1: not TOML: duplicate key"],
-        ),
+        ("[lb]\nxdp = \"auto\"\nxdp = \"auto\"\n".into(), vec!["3:1: not TOML: duplicate key"]),
         (
             "[lb]\ninterface = [\"eth0\"]\n".into(),
             vec!["2:1: lb: unknown key \"interface\" (did you mean \"interfaces\"?)"],
         ),
-        (
-            "[backend]\n".into(),
-            vec!["1:2: unknown key \"backend\" (known here: lb, pool, service)"],
-        ),
-        (
-            "lb = 3\n".into(),
-            vec!["1:6: lb: expected a table, found an integer"],
-        ),
+        ("[backend]\n".into(), vec!["1:2: unknown key \"backend\" (known here: lb, pool, service)"]),
+        ("lb = 3\n".into(), vec!["1:6: lb: expected a table, found an integer"]),
         (
             "[pool]\nname = \"web\"\n".into(),
             vec!["1:1: pool: expected tables, found a table: write [[pool]], with two brackets"],
         ),
-        (
-            "pool = [1]\n".into(),
-            vec!["1:9: pool[0]: expected a table, found an integer"],
-        ),
+        ("pool = [1]\n".into(), vec!["1:9: pool[0]: expected a table, found an integer"]),
         (
             "[lb]\ninterfaces = [\"eth0\", 7, \"a/b\", \"eth0\"]\nxdp = \"nativ\"\n".into(),
             vec![
@@ -167,18 +127,9 @@ fn every_error_has_its_place_and_its_words() {
                 "3:7: lb, xdp: \"nativ\" is not one of \"auto\", \"native\", \"generic\" (did you mean \"native\"?)",
             ],
         ),
-        (
-            "[lb]\nseed = -1\n".into(),
-            vec!["2:8: lb, seed: \"-1\" is not a seed"],
-        ),
-        (
-            "[lb]\nseed = \"0x\"\n".into(),
-            vec!["2:8: lb, seed: \"0x\" is not a seed"],
-        ),
-        (
-            "[lb]\nseed = \"0x12345678901234567\"\n".into(),
-            vec!["2:8: lb, seed: "],
-        ),
+        ("[lb]\nseed = -1\n".into(), vec!["2:8: lb, seed: \"-1\" is not a seed"]),
+        ("[lb]\nseed = \"0x\"\n".into(), vec!["2:8: lb, seed: \"0x\" is not a seed"]),
+        ("[lb]\nseed = \"0x12345678901234567\"\n".into(), vec!["2:8: lb, seed: "]),
         (
             "[lb]\ntunnel_source = \"172.16.1.0/16\"\n".into(),
             vec!["2:17: lb, tunnel_source: 172.16.1.0/16 has host bits: write 172.16.0.0/16"],
@@ -194,18 +145,9 @@ fn every_error_has_its_place_and_its_words() {
                 "2:9: pool[0], slots: 16384 is not a prime, which a lookup table's size must be: the nearest is 16381",
             ],
         ),
-        (
-            format!("{POOL}slots = 7\n"),
-            vec!["3:9: pool \"web\", slots: 7 is not within 11 to 1048573"],
-        ),
-        (
-            "[[pool]]\nname = \"-x\"\n".into(),
-            vec!["2:8: pool \"-x\", name: \"-x\" is not a name"],
-        ),
-        (
-            format!("{POOL}{POOL}"),
-            vec!["4:8: pool \"web\": there is already a pool \"web\" (line 2)"],
-        ),
+        (format!("{POOL}slots = 7\n"), vec!["3:9: pool \"web\", slots: 7 is not within 11 to 1048573"]),
+        ("[[pool]]\nname = \"-x\"\n".into(), vec!["2:8: pool \"-x\", name: \"-x\" is not a name"]),
+        (format!("{POOL}{POOL}"), vec!["4:8: pool \"web\": there is already a pool \"web\" (line 2)"]),
         (
             backend("adress = \"10.0.0.1\""),
             vec![
@@ -280,10 +222,7 @@ fn every_error_has_its_place_and_its_words() {
             check("type = \"icmp\""),
             vec!["3:18: pool \"web\", check, type: \"icmp\" is not one of \"tcp\", \"http\""],
         ),
-        (
-            check("port = 80"),
-            vec!["3:9: pool \"web\", check: type is missing"],
-        ),
+        (check("port = 80"), vec!["3:9: pool \"web\", check: type is missing"]),
         (
             check("type = \"tcp\", path = \"/\""),
             vec!["3:25: pool \"web\", check: path does not belong to a check of type \"tcp\""],
@@ -327,10 +266,7 @@ fn every_error_has_its_place_and_its_words() {
             ),
             vec!["7:8: service \"www\": pool \"wbe\" does not exist (did you mean \"web\"?)"],
         ),
-        (
-            ports("[]"),
-            vec!["7:9: service \"www\", ports: a service needs at least one port"],
-        ),
+        (ports("[]"), vec!["7:9: service \"www\", ports: a service needs at least one port"]),
         (
             ports("\"tcp/80\""),
             vec!["7:9: service \"www\", ports: expected an array of strings, found a string"],
@@ -376,12 +312,7 @@ fn every_error_has_its_place_and_its_words() {
         let found: Vec<String> = errors.iter().map(ToString::to_string).collect();
         let matches =
             found.len() == expected.len() && found.iter().zip(&expected).all(|(a, b)| a.starts_with(b));
-        assert!(
-            matches,
-            "{text}\ngave\n{}\nnot\n{}",
-            found.join("\n"),
-            expected.join("\n")
-        );
+        assert!(matches, "{text}\ngave\n{}\nnot\n{}", found.join("\n"), expected.join("\n"));
     }
 }
 
@@ -393,18 +324,11 @@ fn a_byte_order_mark_takes_no_column() {
 
 #[test]
 fn more_backends_than_slots_are_refused() {
-    let backends: Vec<String> = (1..=12)
-        .map(|n| format!("{{ name = \"b{n}\", address = \"10.0.0.{n}\" }}"))
-        .collect();
-    let text = format!(
-        "[[pool]]\nname = \"p\"\nslots = 11\nbackend = [{}]\n",
-        backends.join(", ")
-    );
+    let backends: Vec<String> =
+        (1..=12).map(|n| format!("{{ name = \"b{n}\", address = \"10.0.0.{n}\" }}")).collect();
+    let text = format!("[[pool]]\nname = \"p\"\nslots = 11\nbackend = [{}]\n", backends.join(", "));
     let errors = parse(&text).unwrap_err().to_string();
-    assert!(
-        errors.ends_with("pool \"p\": 12 backends, but 11 slots hold at most 11"),
-        "{errors}"
-    );
+    assert!(errors.ends_with("pool \"p\": 12 backends, but 11 slots hold at most 11"), "{errors}");
 }
 
 #[test]
@@ -414,10 +338,7 @@ fn neighbouring_families_and_checks_without_services_are_fine() {
                 [[pool]]\nname = 'c'\n\
                 [[service]]\nname = 's'\nvip = '2001:db8::1'\nports = ['tcp/1-65535', 'udp/1-65535']\npool = 'c'\n";
     let desired = parse(text).unwrap();
-    assert_eq!(
-        desired.pools[0].check.as_ref().unwrap().timeout,
-        Duration::from_millis(100)
-    );
+    assert_eq!(desired.pools[0].check.as_ref().unwrap().timeout, Duration::from_millis(100));
 }
 
 #[test]
@@ -435,9 +356,7 @@ fn a_report_reads_like_a_compilers_and_the_api_gets_its_parts() {
 fn reference_rows(table: &keys::TableKeys) -> Vec<(&'static str, &'static str)> {
     let reference = include_str!("../../../docs/config.md");
     let heading = format!("<a id=\"{}\"></a>", table.name);
-    let (_, section) = reference
-        .split_once(&heading)
-        .unwrap_or_else(|| panic!("no section {heading}"));
+    let (_, section) = reference.split_once(&heading).unwrap_or_else(|| panic!("no section {heading}"));
     let section = section.split("<a id=").next().unwrap_or(section);
     let row = |line: &'static str| Some((line.strip_prefix("| `")?.split('`').next()?, line));
     section.lines().filter_map(row).collect()
@@ -447,53 +366,28 @@ fn reference_rows(table: &keys::TableKeys) -> Vec<(&'static str, &'static str)> 
 fn the_reference_and_the_parser_know_the_same_keys() {
     for table in keys::ALL.iter().filter(|table| table.name != keys::FILE.name) {
         let documented: Vec<&str> = reference_rows(table).into_iter().map(|(key, _)| key).collect();
-        assert_eq!(
-            documented,
-            table.names().collect::<Vec<_>>(),
-            "rows of {}",
-            table.name
-        );
+        assert_eq!(documented, table.names().collect::<Vec<_>>(), "rows of {}", table.name);
     }
 }
 
 #[test]
 fn the_reference_names_the_defaults_and_ranges_that_hold() {
-    let Settings {
-        tunnel_source_v4: (v4, v4_length),
-        tunnel_source_v6: (v6, v6_length),
-        seed,
-        ..
-    } = Settings::default();
+    let Settings { tunnel_source_v4: (v4, v4_length), tunnel_source_v6: (v6, v6_length), seed, .. } =
+        Settings::default();
     let most_backends = parse::MAX_BACKENDS;
     let cases = [
         (&keys::LB, "seed", format!("| {seed} |")),
         (&keys::LB, "tunnel_source", format!("| `{v4}/{v4_length}` |")),
         (&keys::LB, "tunnel_source6", format!("| `{v6}/{v6_length}` |")),
         (&keys::POOL, "slots", format!("| {DEFAULT_SLOTS} |")),
-        (
-            &keys::POOL,
-            "slots",
-            format!("from {} to {}", SLOTS_RANGE.start(), SLOTS_RANGE.end()),
-        ),
+        (&keys::POOL, "slots", format!("from {} to {}", SLOTS_RANGE.start(), SLOTS_RANGE.end())),
         (&keys::POOL, "backend", format!("at most {most_backends}")),
         (&keys::BACKEND, "via", format!("| `{}` |", Via::default())),
-        (
-            &keys::BACKEND,
-            "weight",
-            format!("| 0 to {MAX_WEIGHT} | {DEFAULT_WEIGHT} |"),
-        ),
+        (&keys::BACKEND, "weight", format!("| 0 to {MAX_WEIGHT} | {DEFAULT_WEIGHT} |")),
         (&keys::CHECK, "path", format!("| `{}` |", parse::DEFAULT_PATH)),
         (&keys::CHECK, "expect", format!("| {} |", parse::DEFAULT_EXPECT)),
-        (
-            &keys::CHECK,
-            "interval",
-            format!("| `{}` |", duration_text(Check::INTERVAL)),
-        ),
-        (
-            &keys::CHECK,
-            "timeout",
-            format!("| `{}`,", duration_text(Check::TIMEOUT)),
-        ),
+        (&keys::CHECK, "interval", format!("| `{}` |", duration_text(Check::INTERVAL))),
+        (&keys::CHECK, "timeout", format!("| `{}`,", duration_text(Check::TIMEOUT))),
         (&keys::CHECK, "rise", format!("| {} |", Check::RISE)),
         (&keys::CHECK, "fall", format!("| {} |", Check::FALL)),
     ];
@@ -508,11 +402,8 @@ fn the_reference_names_the_defaults_and_ranges_that_hold() {
 #[test]
 fn the_examples_of_the_reference_are_valid() {
     let reference = include_str!("../../../docs/config.md");
-    let blocks: Vec<&str> = reference
-        .split("```toml\n")
-        .skip(1)
-        .filter_map(|rest| rest.split("```").next())
-        .collect();
+    let blocks: Vec<&str> =
+        reference.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert!(blocks.len() >= 3);
     for block in blocks {
         parse(block).unwrap_or_else(|errors| panic!("{}", errors.report(block)));
@@ -526,10 +417,7 @@ fn assert_errors_have_a_place(text: &str) {
         for error in &errors.0 {
             let line = lines.get(error.line as usize - 1).copied().unwrap_or("");
             assert!(error.line as usize <= lines.len().max(1), "{error} in {text:?}");
-            assert!(
-                error.column as usize <= line.chars().count() + 1,
-                "{error} in {text:?}"
-            );
+            assert!(error.column as usize <= line.chars().count() + 1, "{error} in {text:?}");
             assert!(!error.to_string().is_empty());
         }
     }

@@ -42,9 +42,7 @@ pub(super) fn remove_item(
     let end = comma.map_or(span.end, |comma| comma + 1);
     let line_end = end_of_line(text, end);
     let rest = text[end..line_end].trim();
-    let alone = text[start_of_line(text, span.start)..span.start]
-        .trim()
-        .is_empty()
+    let alone = text[start_of_line(text, span.start)..span.start].trim().is_empty()
         && (rest.is_empty() || rest.starts_with('#'))
         && line_end > end;
     if alone {
@@ -88,17 +86,9 @@ pub(super) fn append_item(
         let inner = container.start + 1..close;
         if text[inner.clone()].contains('\n') {
             let indent = indent_at(text, close);
-            return vec![insert_line(
-                text,
-                start_of_line(text, close),
-                &format!("{indent}    {item},"),
-            )];
+            return vec![insert_line(text, start_of_line(text, close), &format!("{indent}    {item},"))];
         }
-        let padding = if text[container.start..].starts_with('{') {
-            " "
-        } else {
-            ""
-        };
+        let padding = if text[container.start..].starts_with('{') { " " } else { "" };
         return vec![(inner, format!("{padding}{item}{padding}"))];
     };
     let next = skip_blanks(text, last.end);
@@ -116,9 +106,6 @@ pub(super) fn append_item(
     if has_comma {
         vec![insert_line(text, line_end, &format!("{indent}{item},"))]
     } else {
-        vec![
-            (last.end..last.end, ",".to_owned()),
-            insert_line(text, line_end, &format!("{indent}{item}")),
-        ]
+        vec![(last.end..last.end, ",".to_owned()), insert_line(text, line_end, &format!("{indent}{item}"))]
     }
 }

@@ -18,10 +18,9 @@ pub(super) fn remove_lines(text: &str, range: Range<usize>, comments: Comments) 
     let start = start_of_line(text, range.start);
     let end = end_of_line(text, range.end);
     match text[range.end..end].find('#') {
-        Some(comment) if comments == Comments::Keep => (
-            start + indent_at(text, range.start).len()..range.end + comment,
-            String::new(),
-        ),
+        Some(comment) if comments == Comments::Keep => {
+            (start + indent_at(text, range.start).len()..range.end + comment, String::new())
+        }
         _ => (start..end, String::new()),
     }
 }
@@ -53,9 +52,7 @@ pub(super) fn start_of_line(text: &str, at: usize) -> usize {
 
 /// After the newline that ends the line of `at`.
 pub(super) fn end_of_line(text: &str, at: usize) -> usize {
-    text[at..]
-        .find('\n')
-        .map_or(text.len(), |newline| at + newline + 1)
+    text[at..].find('\n').map_or(text.len(), |newline| at + newline + 1)
 }
 
 pub(super) fn indent_at(text: &str, at: usize) -> &str {

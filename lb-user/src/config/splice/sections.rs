@@ -25,22 +25,11 @@ pub(super) fn add_section(
     let mut sections = Vec::new();
     collect_sections(model, &mut sections);
     let is_file = sibling.is_none() && parent.position() == Some(0);
-    let end = sections
-        .iter()
-        .map(|section| section.end)
-        .max()
-        .filter(|_| !is_file);
+    let end = sections.iter().map(|section| section.end).max().filter(|_| !is_file);
     let at = end.map_or(text.len(), |end| end_of_entry(text, end));
 
-    let layout = sibling
-        .map(|sibling| Layout::of(text, sibling))
-        .unwrap_or_default();
-    let Layout {
-        header_indent,
-        key_indent,
-        key_width,
-        blank_line,
-    } = layout;
+    let layout = sibling.map(|sibling| Layout::of(text, sibling)).unwrap_or_default();
+    let Layout { header_indent, key_indent, key_width, blank_line } = layout;
     let mut lines = Vec::new();
     let above = text[..at].lines().next_back().unwrap_or("");
     if blank_line && !above.trim().is_empty() {
@@ -65,12 +54,7 @@ pub(super) struct Layout<'t> {
 
 impl Default for Layout<'_> {
     fn default() -> Self {
-        Self {
-            header_indent: "",
-            key_indent: "",
-            key_width: 0,
-            blank_line: true,
-        }
+        Self { header_indent: "", key_indent: "", key_width: 0, blank_line: true }
     }
 }
 
@@ -80,27 +64,17 @@ impl<'t> Layout<'t> {
         let Some(header) = table.span() else {
             return default;
         };
-        let starts: Vec<Range<usize>> = table
-            .iter()
-            .filter_map(|(key, item)| item.as_value().and(table.key(key)?.span()))
-            .collect();
+        let starts: Vec<Range<usize>> =
+            table.iter().filter_map(|(key, item)| item.as_value().and(table.key(key)?.span())).collect();
         let equals = |key: &Range<usize>| text[key.start..].find('=');
         let column = starts.first().and_then(equals);
         let aligned = starts.iter().all(|key| equals(key) == column)
-            && starts
-                .iter()
-                .any(|key| Some(key.len()) != starts.first().map(ExactSizeIterator::len));
-        let before = text[..start_of_line(text, header.start)]
-            .lines()
-            .next_back()
-            .unwrap_or("")
-            .trim();
+            && starts.iter().any(|key| Some(key.len()) != starts.first().map(ExactSizeIterator::len));
+        let before = text[..start_of_line(text, header.start)].lines().next_back().unwrap_or("").trim();
         Self {
             header_indent: indent_at(text, header.start),
             key_indent: starts.first().map_or("", |key| indent_at(text, key.start)),
-            key_width: column
-                .filter(|_| aligned)
-                .map_or(0, |column| column.saturating_sub(1)),
+            key_width: column.filter(|_| aligned).map_or(0, |column| column.saturating_sub(1)),
             blank_line: before.is_empty() || before.starts_with('#'),
         }
     }
@@ -146,10 +120,7 @@ pub(super) fn remove_sections(text: &str, table: &Table) -> Vec<Splice> {
         let newline = eol(text).len();
         let above = &text[..lines.start];
         let blank = above.len() - above.trim_end_matches(['\n', '\r']).len();
-        let below_is_blank = text[lines.end..]
-            .lines()
-            .next()
-            .is_none_or(|line| line.trim().is_empty());
+        let below_is_blank = text[lines.end..].lines().next().is_none_or(|line| line.trim().is_empty());
         if below_is_blank && blank >= 2 * newline {
             lines.start -= newline;
         } else if below_is_blank && lines.start == 0 {

@@ -352,11 +352,7 @@ impl Generated {
         if !self.final_newline {
             text.pop();
         }
-        if self.crlf {
-            text.replace('\n', "\r\n")
-        } else {
-            text
-        }
+        if self.crlf { text.replace('\n', "\r\n") } else { text }
     }
 
     fn service(&self, index: usize, (ports, pool): (usize, usize)) -> [String; 4] {
