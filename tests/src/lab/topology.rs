@@ -1,0 +1,477 @@
+//! The namespaces of a lab, their links, addresses and routes, and the servers on its backends.
+
+use std::{
+    io::Write as _,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tempfile::TempDir;
+
+use super::{
+    Namespace, Process,
+    client::{self, Ask, Tally},
+    interrupt, namespace, process, server,
+};
+
+/// MTU between the client and the router.
+pub const CLIENT_MTU: u16 = 1500;
+
+/// MTU behind the router: room for an outer header, so that tunnels need no smaller segments.
+pub const INNER_MTU: u16 = 1600;
+
+/// The virtual addresses that the router routes to the balancer and that every backend has on its loopback.
+pub const VIPS: [IpAddr; 6] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 11)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 12)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x11)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x12)),
+];
+
+/// The first IPv4 VIP.
+pub const VIP4: IpAddr = VIPS[0];
+
+/// The first IPv6 VIP.
+pub const VIP6: IpAddr = VIPS[3];
+
+/// A subnet of the lab, by the second octet of 10.x.0.0/24 and the second group of fd00:x::/64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Subnet(u8);
+
+impl Subnet {
+    const CLIENT: Self = Self(0);
+    const L2: Self = Self(1);
+    const TUNNEL: Self = Self(9);
+
+    fn v4(self, host: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, self.0, 0, host)
+    }
+
+    /// The host's number reads the same in both families.
+    fn v6(self, host: u8) -> Ipv6Addr {
+        let digits = u16::from(host / 100 % 10) << 8 | u16::from(host / 10 % 10) << 4 | u16::from(host % 10);
+        Ipv6Addr::new(0xfd00, self.0.into(), 0, 0, 0, 0, 0, digits)
+    }
+}
+
+/// The router's number in every subnet.
+const ROUTER: u8 = 1;
+
+/// Everyone's other fixed number: the client's and the balancer's.
+const FIRST: u8 = 2;
+
+/// A backend: its namespace, its addresses, its servers.
+#[derive(Debug)]
+pub struct Backend {
+    /// `b1`, `b2`, …: what it answers with.
+    pub name: String,
+    /// Its own IPv4 address.
+    pub address4: IpAddr,
+    /// Its own IPv6 address.
+    pub address6: IpAddr,
+    /// Whether it stands in the other subnet, reached by a tunnel.
+    pub tunnelled: bool,
+    nginx: Option<Process>,
+    echo: Option<Process>,
+    directory: PathBuf,
+    /// Where it lives; after the processes, which end first.
+    pub namespace: Namespace,
+}
+
+impl Backend {
+    /// Starts those of its servers that do not run.
+    ///
+    /// # Errors
+    /// If one does not start.
+    pub fn start(&mut self) -> Result<()> {
+        if self.nginx.is_none() {
+            self.nginx = Some(server::nginx(&self.namespace, &self.name, &self.directory)?);
+        }
+        if self.echo.is_none() {
+            self.echo = Some(server::echo(&self.namespace, &self.name, &VIPS, &self.directory)?);
+        }
+        Ok(())
+    }
+
+    /// Kills its servers without warning; its kernel then answers connections with RST.
+    ///
+    /// # Errors
+    /// If they were gone already.
+    pub fn crash(&mut self) -> Result<()> {
+        for process in [self.nginx.take(), self.echo.take()] {
+            process
+                .with_context(|| format!("{} runs no servers", self.name))?
+                .crash()?;
+        }
+        Ok(())
+    }
+}
+
+/// What a lab is to have.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    l2: u8,
+    tunnel: u8,
+    balancer: bool,
+    standing: Option<(String, PathBuf)>,
+}
+
+impl Builder {
+    /// Backends next to the balancer.
+    pub fn l2_backends(mut self, count: u8) -> Self {
+        self.l2 = count;
+        self
+    }
+
+    /// Backends in the other subnet.
+    pub fn tunnel_backends(mut self, count: u8) -> Self {
+        self.tunnel = count;
+        self
+    }
+
+    /// Without a balancer the router routes the VIPs straight to `b1`: to try the lab itself.
+    pub fn balancer(mut self, balancer: bool) -> Self {
+        self.balancer = balancer;
+        self
+    }
+
+    /// Names the namespaces `PREFIX-ROLE` and keeps files in this directory, so that the lab can be left standing.
+    pub fn standing(mut self, prefix: &str, directory: &Path) -> Self {
+        self.standing = Some((prefix.to_owned(), directory.to_owned()));
+        self
+    }
+
+    /// Builds it and starts the servers.
+    ///
+    /// # Errors
+    /// What could not be made; what was made until then is removed.
+    pub fn build(self) -> Result<Lab> {
+        ensure!(
+            nix::unistd::geteuid().is_root(),
+            "a lab of network namespaces needs root"
+        );
+        ensure!(
+            u32::from(self.l2) + u32::from(self.tunnel) <= 80,
+            "a lab has room for 80 backends"
+        );
+        interrupt::watch();
+        interrupt::check()?;
+        namespace::sweep()?;
+        let (prefix, directory, passing) = match &self.standing {
+            Some((prefix, directory)) => (prefix.clone(), directory.clone(), None),
+            None => {
+                static NUMBER: AtomicU32 = AtomicU32::new(0);
+                let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+                let prefix = format!("{}{}-{number}", namespace::PASSING, std::process::id());
+                let directory = tempfile::Builder::new()
+                    .prefix("lb-lab-")
+                    .tempdir()
+                    .context("making a directory")?;
+                (prefix, directory.path().to_owned(), Some(directory))
+            }
+        };
+        let make = |role: &str| Namespace::create(&format!("{prefix}-{role}"));
+        let (client, router, balancer) = (make("client")?, make("router")?, make("lb")?);
+        let mut backends = Vec::new();
+        for number in 1..=self.l2 + self.tunnel {
+            let tunnelled = number > self.l2;
+            let subnet = if tunnelled { Subnet::TUNNEL } else { Subnet::L2 };
+            let name = format!("b{number}");
+            backends.push(Backend {
+                namespace: make(&name)?,
+                name,
+                address4: subnet.v4(10 + number).into(),
+                address6: subnet.v6(10 + number).into(),
+                tunnelled,
+                nginx: None,
+                echo: None,
+                directory: directory.clone(),
+            });
+        }
+        let mut lab = Lab {
+            backends,
+            client,
+            router,
+            balancer,
+            directory,
+            prefix,
+            _passing: passing,
+        };
+        lab.connect(self.balancer)?;
+        if self.balancer {
+            lab.attach()?;
+        }
+        for backend in &mut lab.backends {
+            backend.start()?;
+        }
+        Ok(lab)
+    }
+}
+
+/// A standing laboratory; dropping it removes it.
+#[derive(Debug)]
+pub struct Lab {
+    /// `b1`, `b2`, …: first those next to the balancer, then those behind a tunnel.
+    pub backends: Vec<Backend>,
+    /// Where requests come from.
+    pub client: Namespace,
+    /// Joins the subnets; knows the way to the VIPs.
+    pub router: Namespace,
+    /// Where `lb` runs, on `eth0`.
+    pub balancer: Namespace,
+    /// Where its files are.
+    pub directory: PathBuf,
+    /// What its namespaces' names start with.
+    pub prefix: String,
+    _passing: Option<TempDir>,
+}
+
+impl Lab {
+    /// A lab of two backends next to the balancer and one behind a tunnel, unless told otherwise.
+    pub fn builder() -> Builder {
+        Builder {
+            l2: 2,
+            tunnel: 1,
+            balancer: true,
+            standing: None,
+        }
+    }
+
+    /// The backend of this name.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn backend(&mut self, name: &str) -> &mut Backend {
+        self.backends
+            .iter_mut()
+            .find(|backend| backend.name == name)
+            .expect("a backend of this lab")
+    }
+
+    /// Asks `count` times from the client, 16 at a time.
+    ///
+    /// # Errors
+    /// If the client's namespace is gone or the process was interrupted; failed requests are in the tally.
+    pub fn ask(&self, how: Ask, vip: IpAddr, count: usize) -> Result<Tally> {
+        client::ask(&self.client, how, vip, count, 16)
+    }
+
+    /// Leaves everything standing and gives the ids of the processes that run on.
+    pub fn leave(mut self) -> Vec<u32> {
+        let mut ids = Vec::new();
+        for namespace in [&mut self.client, &mut self.router, &mut self.balancer] {
+            namespace.leave();
+        }
+        for backend in &mut self.backends {
+            backend.namespace.leave();
+            for process in [&mut backend.nginx, &mut backend.echo].into_iter().flatten() {
+                process.leave();
+                ids.push(process.id());
+            }
+        }
+        ids
+    }
+
+    fn connect(&self, balancer: bool) -> Result<()> {
+        self.settings()?;
+        let inner = INNER_MTU;
+        let mut router = vec![
+            format!("link add l2 mtu {inner} type bridge"),
+            format!("link add tunnel mtu {inner} type bridge"),
+        ];
+        router.extend(self.wire("client", &self.client, CLIENT_MTU, None));
+        router.extend(self.wire("lb", &self.balancer, inner, Some("l2")));
+        for Backend {
+            name,
+            namespace,
+            tunnelled,
+            ..
+        } in &self.backends
+        {
+            router.extend(self.wire(
+                name,
+                namespace,
+                inner,
+                Some(if *tunnelled { "tunnel" } else { "l2" }),
+            ));
+        }
+        for (interface, subnet) in [
+            ("client", Subnet::CLIENT),
+            ("l2", Subnet::L2),
+            ("tunnel", Subnet::TUNNEL),
+        ] {
+            router.extend(addresses(interface, subnet, ROUTER));
+        }
+        let (next4, next6) = match self.backends.first() {
+            Some(first) if !balancer => (first.address4, first.address6),
+            _ => (Subnet::L2.v4(FIRST).into(), Subnet::L2.v6(FIRST).into()),
+        };
+        for vip in VIPS {
+            let next = if vip.is_ipv4() { next4 } else { next6 };
+            router.push(format!("route add {vip} via {next}"));
+        }
+        batch(&self.router, &router)?;
+
+        batch(&self.client, &host(Subnet::CLIENT, FIRST))?;
+        batch(&self.balancer, &host(Subnet::L2, FIRST))?;
+        for (
+            Backend {
+                namespace, tunnelled, ..
+            },
+            number,
+        ) in self.backends.iter().zip(11..)
+        {
+            let subnet = if *tunnelled { Subnet::TUNNEL } else { Subnet::L2 };
+            let mut commands = host(subnet, number);
+            commands.extend(VIPS.map(|vip| match vip {
+                IpAddr::V4(_) => format!("addr add {vip}/32 dev lo"),
+                IpAddr::V6(_) => format!("addr add {vip}/128 dev lo nodad"),
+            }));
+            batch(namespace, &commands)?;
+        }
+        self.offloads()
+    }
+
+    /// Settings that interfaces inherit when they are made, so before the links.
+    fn settings(&self) -> Result<()> {
+        let backends = || self.backends.iter().map(|backend| &backend.namespace);
+        for namespace in [&self.client, &self.router, &self.balancer]
+            .into_iter()
+            .chain(backends())
+        {
+            namespace.sysctl(&[
+                // Duplicate address detection would hold every IPv6 address back for over a second.
+                ("ipv6/conf/all/accept_dad", "0"),
+                ("ipv6/conf/default/accept_dad", "0"),
+                ("ipv6/conf/default/accept_ra", "0"),
+                ("ipv4/conf/all/rp_filter", "0"),
+                ("ipv4/conf/default/rp_filter", "0"),
+            ])?;
+        }
+        self.router.sysctl(&[
+            ("ipv4/ip_forward", "1"),
+            ("ipv6/conf/all/forwarding", "1"),
+            ("ipv4/conf/all/send_redirects", "0"),
+            ("ipv4/conf/default/send_redirects", "0"),
+        ])?;
+        for namespace in backends() {
+            // Nobody but the balancer answers ARP for a VIP.
+            namespace.sysctl(&[
+                ("ipv4/conf/all/arp_ignore", "1"),
+                ("ipv4/conf/all/arp_announce", "2"),
+            ])?;
+        }
+        Ok(())
+    }
+
+    /// A link from the router to a namespace's `eth0`.
+    fn wire(&self, name: &str, to: &Namespace, mtu: u16, bridge: Option<&str>) -> Vec<String> {
+        let to = to.name();
+        let mut commands = vec![format!(
+            "link add {name} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {to}"
+        )];
+        commands.extend(bridge.map(|bridge| format!("link set {name} master {bridge}")));
+        commands.push(format!("link set {name} up"));
+        commands
+    }
+
+    /// XDP forwards packets as they are: a checksum left to hardware would never be filled in.
+    fn offloads(&self) -> Result<()> {
+        let off = |namespace: &Namespace, interface: &str| {
+            namespace
+                .run("ethtool", &["-K", interface, "tx", "off"])
+                .map(drop)
+        };
+        let backends = self.backends.iter();
+        for namespace in [&self.client, &self.balancer]
+            .into_iter()
+            .chain(backends.map(|b| &b.namespace))
+        {
+            off(namespace, "eth0")?;
+        }
+        off(&self.router, "client")?;
+        off(&self.router, "lb")?;
+        self.backends
+            .iter()
+            .try_for_each(|backend| off(&self.router, &backend.name))
+    }
+
+    /// The XDP programs that are not the balancer's own.
+    fn attach(&self) -> Result<()> {
+        let lb = process::binary("lb")?;
+        // veth receives XDP_TX frames only where the peer has a native XDP program too.
+        namespace::run(
+            self.router
+                .command(&lb)
+                .args(["server", "pass", "--interface", "lb"]),
+        )?;
+        for backend in self.backends.iter().filter(|backend| backend.tunnelled) {
+            namespace::run(
+                backend
+                    .namespace
+                    .command(&lb)
+                    .args(["server", "decap", "--interface", "eth0"]),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Address and default route of a namespace that has one interface.
+fn host(subnet: Subnet, number: u8) -> Vec<String> {
+    let mut commands = addresses("eth0", subnet, number);
+    commands.push(format!("route add default via {}", subnet.v4(ROUTER)));
+    commands.push(format!("route add default via {}", subnet.v6(ROUTER)));
+    commands
+}
+
+fn addresses(interface: &str, subnet: Subnet, number: u8) -> Vec<String> {
+    vec![
+        format!("link set {interface} up"),
+        format!("addr add {}/24 dev {interface}", subnet.v4(number)),
+        format!("addr add {}/64 dev {interface} nodad", subnet.v6(number)),
+    ]
+}
+
+/// Many `ip` commands in one process.
+fn batch(namespace: &Namespace, commands: &[String]) -> Result<()> {
+    let name = namespace.name();
+    let mut ip = Command::new("ip")
+        .args(["-n", name, "-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("starting `ip`")?;
+    let mut input = ip.stdin.take().context("`ip` has an input")?;
+    // If `ip` gave up early, its words below say why.
+    drop(input.write_all((commands.join("\n") + "\n").as_bytes()));
+    drop(input);
+    let output = ip.wait_with_output().context("waiting for `ip`")?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "`ip` in namespace {name}: {}; the commands were:\n{}",
+            words.trim(),
+            commands.join("\n")
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_reads_the_same_in_both_families() {
+        assert_eq!(Subnet::TUNNEL.v4(13).to_string(), "10.9.0.13");
+        assert_eq!(Subnet::TUNNEL.v6(13).to_string(), "fd00:9::13");
+        assert_eq!(Subnet::CLIENT.v6(2).to_string(), "fd00::2");
+    }
+}
