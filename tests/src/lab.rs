@@ -14,19 +14,28 @@
 //!
 //! Nothing here touches an interface of the machine: links are made inside the namespaces.
 
+pub mod addresses;
+pub mod backend;
 pub mod client;
+pub mod config;
 pub mod counters;
 pub mod daemon;
 pub mod echo;
 pub mod interrupt;
 pub mod namespace;
 pub mod process;
+pub mod root;
 pub mod server;
+pub mod stream;
+pub mod tally;
 pub mod topology;
 pub mod wait;
 
-pub use client::Tally;
-pub use daemon::{Config, Daemon};
+pub use backend::Backend;
+pub use config::Config;
+pub use daemon::Daemon;
 pub use namespace::Namespace;
 pub use process::Process;
-pub use topology::{Backend, Builder, Lab};
+pub use stream::Stream;
+pub use tally::Tally;
+pub use topology::{Builder, Lab};

@@ -1,24 +1,22 @@
-//! Clients that count: who answered, how often, how fast, and what went wrong.
+//! Clients: they ask who answers, or compare every byte that comes back.
 
 use std::{
-    collections::BTreeMap,
-    fmt,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    thread::JoinHandle,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use socket2::{Domain, Socket, Type};
 
-use super::{Namespace, echo, interrupt};
+use super::{Namespace, Tally, echo, interrupt};
 
 /// How long a client waits for one answer.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The source port that leaves the choice to the kernel.
+const ANY_PORT: u16 = 0;
 
 /// How a backend is asked for its name; each time on a new connection (or from a new UDP port).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,86 +43,33 @@ impl Ask {
     /// # Errors
     /// The system's, or `InvalidData` if the answer is not what it should be or does not come from the VIP.
     pub fn once(self, vip: IpAddr) -> io::Result<String> {
+        self.once_from(ANY_PORT, vip)
+    }
+
+    /// The same from a given source port.
+    ///
+    /// # Errors
+    /// As [`Ask::once`].
+    pub fn once_from(self, source: u16, vip: IpAddr) -> io::Result<String> {
         let target = SocketAddr::new(vip, self.port());
         match self {
             Self::Http => {
-                let mut answer = request(target, "/")?;
+                let mut answer = request(source, target, "/")?;
                 let mut name = String::new();
                 answer.read_to_string(&mut name)?;
                 Ok(name.trim().to_owned())
             }
             Self::Tcp => {
                 let mut name = String::new();
-                BufReader::new(connect(target)?).read_line(&mut name)?;
+                BufReader::new(connect(source, target)?).read_line(&mut name)?;
                 if name.ends_with('\n') {
                     Ok(name.trim().to_owned())
                 } else {
                     Err(wrong("closed before its name"))
                 }
             }
-            Self::Udp => datagram(target, b"to be or not to be"),
+            Self::Udp => datagram(source, target, b"to be or not to be"),
         }
-    }
-}
-
-/// The outcome of many requests.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Answers by the name of the backend.
-    pub answers: BTreeMap<String, u64>,
-    /// What went wrong, by its words.
-    pub errors: BTreeMap<String, u64>,
-    /// The slowest answer.
-    pub slowest: Duration,
-}
-
-impl Tally {
-    /// Requests answered.
-    pub fn answered(&self) -> u64 {
-        self.answers.values().sum()
-    }
-
-    /// Requests not answered, or wrongly.
-    pub fn failed(&self) -> u64 {
-        self.errors.values().sum()
-    }
-
-    /// Answers of one backend.
-    pub fn of(&self, backend: &str) -> u64 {
-        self.answers.get(backend).copied().unwrap_or(0)
-    }
-
-    /// Counts one more.
-    pub fn count(&mut self, answer: &io::Result<String>, took: Duration) {
-        match answer {
-            Ok(name) => {
-                *self.answers.entry(name.clone()).or_default() += 1;
-                self.slowest = self.slowest.max(took);
-            }
-            Err(error) => *self.errors.entry(error.to_string()).or_default() += 1,
-        }
-    }
-
-    fn merge(mut self, other: Self) -> Self {
-        for (name, count) in other.answers {
-            *self.answers.entry(name).or_default() += count;
-        }
-        for (error, count) in other.errors {
-            *self.errors.entry(error).or_default() += count;
-        }
-        self.slowest = self.slowest.max(other.slowest);
-        self
-    }
-}
-
-impl fmt::Display for Tally {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let answers = self.answers.iter().map(|(name, count)| format!("{name} {count}"));
-        let errors = self
-            .errors
-            .iter()
-            .map(|(error, count)| format!("{count} failed ({error})"));
-        f.write_str(&answers.chain(errors).collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -133,16 +78,27 @@ impl fmt::Display for Tally {
 /// # Errors
 /// If the namespace cannot be entered, or the process was interrupted. Failed requests are in the tally.
 pub fn ask(client: &Namespace, how: Ask, vip: IpAddr, count: usize, workers: usize) -> Result<Tally> {
-    let left = AtomicUsize::new(count);
-    let take = || {
-        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
-            .is_ok()
-    };
+    ask_from(client, how, vip, std::iter::repeat_n(ANY_PORT, count), workers)
+}
+
+/// Asks once from each of these source ports: the same ports make the same flows, so the same choice of backends.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_from(
+    client: &Namespace,
+    how: Ask,
+    vip: IpAddr,
+    sources: impl Iterator<Item = u16> + Send,
+    workers: usize,
+) -> Result<Tally> {
+    let sources = Mutex::new(sources);
+    let take = || sources.lock().expect("no client panicked").next();
     let work = || {
         let mut tally = Tally::default();
-        while take() && !interrupt::requested() {
+        while let Some(source) = take().filter(|_| !interrupt::requested()) {
             let start = Instant::now();
-            tally.count(&how.once(vip), start.elapsed());
+            tally.count(&how.once_from(source, vip), start.elapsed());
         }
         tally
     };
@@ -157,111 +113,6 @@ pub fn ask(client: &Namespace, how: Ask, vip: IpAddr, count: usize, workers: usi
     Ok(tally)
 }
 
-/// One request of a [`Stream`].
-#[derive(Clone, Debug)]
-pub struct Record {
-    /// When it was sent.
-    pub sent: Instant,
-    /// How long it took.
-    pub took: Duration,
-    /// Who answered, or what went wrong.
-    pub answer: std::result::Result<String, String>,
-}
-
-/// A client that asks without a pause until it is stopped.
-#[derive(Debug)]
-pub struct Stream {
-    stop: Arc<AtomicBool>,
-    records: Arc<Mutex<Vec<Record>>>,
-    threads: Vec<JoinHandle<Result<()>>>,
-}
-
-impl Stream {
-    /// Starts `workers` that each ask, wait for the answer, rest for `pause`, and ask again.
-    ///
-    /// # Errors
-    /// If the namespace is gone.
-    pub fn start(client: &Namespace, how: Ask, vip: IpAddr, workers: usize, pause: Duration) -> Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let records = Arc::new(Mutex::new(Vec::new()));
-        let mut threads = Vec::new();
-        for _ in 0..workers {
-            let (stop, records) = (Arc::clone(&stop), Arc::clone(&records));
-            let client = Namespace::find(client.name())?;
-            threads.push(std::thread::spawn(move || {
-                client.enter(|| {
-                    while !stop.load(Ordering::Relaxed) && !interrupt::requested() {
-                        let sent = Instant::now();
-                        let answer = how.once(vip).map_err(|error| error.to_string());
-                        let record = Record {
-                            sent,
-                            took: sent.elapsed(),
-                            answer,
-                        };
-                        records.lock().expect("no client panicked").push(record);
-                        std::thread::sleep(pause);
-                    }
-                })
-            }));
-        }
-        Ok(Self {
-            stop,
-            records,
-            threads,
-        })
-    }
-
-    /// Requests ended so far.
-    ///
-    /// # Panics
-    /// If a client did.
-    pub fn len(&self) -> usize {
-        self.records.lock().expect("no client panicked").len()
-    }
-
-    /// Whether none ended yet.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Stops and gives every request in the order of sending.
-    ///
-    /// # Errors
-    /// If the namespace could not be entered, or the process was interrupted.
-    ///
-    /// # Panics
-    /// If a client did.
-    pub fn stop(mut self) -> Result<Vec<Record>> {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            thread.join().map_err(|_| anyhow!("a client panicked"))??;
-        }
-        interrupt::check()?;
-        let mut records = std::mem::take(&mut *self.records.lock().expect("no client panicked"));
-        records.sort_by_key(|record| record.sent);
-        Ok(records)
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            // A panic of a client has been printed; this drop may itself be part of an unwinding.
-            drop(thread.join());
-        }
-    }
-}
-
-/// Puts records into a tally.
-pub fn tally<'a>(records: impl IntoIterator<Item = &'a Record>) -> Tally {
-    let mut tally = Tally::default();
-    for record in records {
-        tally.count(&record.answer.clone().map_err(io::Error::other), record.took);
-    }
-    tally
-}
-
 /// Sends `length` patterned bytes to the TCP echo server and compares what comes back; gives the backend's name.
 ///
 /// # Errors
@@ -270,7 +121,7 @@ pub fn echo_bytes(client: &Namespace, vip: IpAddr, length: usize) -> Result<Stri
     let target = SocketAddr::new(vip, echo::PORT);
     client
         .enter(|| {
-            let mut output = connect(target)?;
+            let mut output = connect(ANY_PORT, target)?;
             let mut input = BufReader::new(output.try_clone()?);
             let mut name = String::new();
             input.read_line(&mut name)?;
@@ -300,7 +151,7 @@ pub fn download(client: &Namespace, vip: IpAddr) -> Result<usize> {
     client
         .enter(|| {
             let mut received = Vec::new();
-            request(target, "/blob")?.read_to_end(&mut received)?;
+            request(ANY_PORT, target, "/blob")?.read_to_end(&mut received)?;
             same(&pattern(super::server::BLOB), &received)?;
             anyhow::Ok(received.len())
         })?
@@ -314,7 +165,7 @@ pub fn download(client: &Namespace, vip: IpAddr) -> Result<usize> {
 pub fn echo_datagram(client: &Namespace, vip: IpAddr, length: usize) -> Result<String> {
     let target = SocketAddr::new(vip, echo::PORT);
     client
-        .enter(|| datagram(target, &pattern(length)))?
+        .enter(|| datagram(ANY_PORT, target, &pattern(length)))?
         .with_context(|| format!("echo of a datagram of {length} bytes through {target}"))
 }
 
@@ -335,7 +186,7 @@ impl Held {
         let target = SocketAddr::new(vip, echo::PORT);
         client
             .enter(|| {
-                let mut stream = BufReader::new(connect(target)?);
+                let mut stream = BufReader::new(connect(ANY_PORT, target)?);
                 let mut backend = String::new();
                 stream.read_line(&mut backend)?;
                 io::Result::Ok(Self {
@@ -390,17 +241,32 @@ fn same(sent: &[u8], received: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn connect(target: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&target, PATIENCE)?;
+fn connect(source: u16, target: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
+    if source != ANY_PORT {
+        socket.set_reuse_address(true)?;
+        socket.bind(&SocketAddr::new(any(target), source).into())?;
+    }
+    socket.connect_timeout(&target.into(), PATIENCE)?;
+    let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
+/// The unspecified address of a target's family.
+fn any(target: SocketAddr) -> IpAddr {
+    if target.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    }
+}
+
 /// Sends an HTTP/1.0 request and gives the body of a 200.
-fn request(target: SocketAddr, path: &str) -> io::Result<impl io::Read> {
-    let mut stream = connect(target)?;
+fn request(source: u16, target: SocketAddr, path: &str) -> io::Result<impl io::Read> {
+    let mut stream = connect(source, target)?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {target}\r\n\r\n").as_bytes())?;
     let mut answer = BufReader::new(stream);
     let mut line = String::new();
@@ -415,20 +281,17 @@ fn request(target: SocketAddr, path: &str) -> io::Result<impl io::Read> {
     Ok(answer)
 }
 
-fn datagram(target: SocketAddr, payload: &[u8]) -> io::Result<String> {
-    let any: IpAddr = if target.is_ipv4() {
-        [0, 0, 0, 0].into()
-    } else {
-        [0_u16; 8].into()
-    };
-    let socket = UdpSocket::bind((any, 0))?;
+fn datagram(source: u16, target: SocketAddr, payload: &[u8]) -> io::Result<String> {
+    let socket = UdpSocket::bind((any(target), source))?;
     socket.set_read_timeout(Some(PATIENCE))?;
     // Not connected on purpose: a reply from a wrong address must be seen, not filtered.
     socket.send_to(payload, target)?;
     let mut buffer = vec![0; 65_535];
-    let (length, source) = socket.recv_from(&mut buffer)?;
-    if source != target {
-        return Err(wrong(&format!("the reply came from {source}, not from {target}")));
+    let (length, replier) = socket.recv_from(&mut buffer)?;
+    if replier != target {
+        return Err(wrong(&format!(
+            "the reply came from {replier}, not from {target}"
+        )));
     }
     let answer = &buffer[..length];
     let space = answer

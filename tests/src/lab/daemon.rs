@@ -1,8 +1,6 @@
 //! The daemon under test: its configuration, its process, and questions to it by the command line.
 
 use std::{
-    fmt::Write as _,
-    net::IpAddr,
     path::{Path, PathBuf},
     process::{ExitStatus, Output},
     time::Duration,
@@ -18,121 +16,13 @@ use nix::{
     },
 };
 
-use super::{Backend, Lab, Namespace, Process, namespace, process, wait};
+use super::{Config, Lab, Namespace, Process, namespace, process, wait};
 
 /// Where bpffs is mounted.
-const BPFFS: &str = "/sys/fs/bpf";
+pub const BPFFS: &str = "/sys/fs/bpf";
 
 /// How long the daemon may take from its start to its first answer.
 const START: Duration = Duration::from_secs(10);
-
-/// The text of a configuration.
-#[derive(Clone, Debug)]
-pub struct Config {
-    text: String,
-}
-
-impl Config {
-    /// One that attaches to the lab's `eth0`.
-    pub fn new() -> Self {
-        Self {
-            text: "# A laboratory's configuration.\n[lb]\ninterfaces = [\"eth0\"]\n".to_owned(),
-        }
-    }
-
-    /// Adds a pool; `check` is its inline table, empty for none.
-    pub fn pool(mut self, name: &str, check: &str, members: &[Member]) -> Self {
-        self.line("");
-        self.line("[[pool]]");
-        self.line(&format!("name = \"{name}\""));
-        if !check.is_empty() {
-            self.line(&format!("check = {{ {check} }}"));
-        }
-        for Member {
-            name,
-            address,
-            via,
-            weight,
-        } in members
-        {
-            self.line("");
-            self.line("[[pool.backend]]");
-            self.line(&format!("name = \"{name}\""));
-            self.line(&format!("address = \"{address}\""));
-            self.line(&format!("via = \"{via}\""));
-            self.line(&format!("weight = {weight}"));
-        }
-        self
-    }
-
-    /// Adds a service.
-    pub fn service(mut self, name: &str, vip: IpAddr, ports: &[&str], pool: &str) -> Self {
-        self.line("");
-        self.line("[[service]]");
-        self.line(&format!("name = \"{name}\""));
-        self.line(&format!("vip = \"{vip}\""));
-        self.line(&format!("ports = {ports:?}"));
-        self.line(&format!("pool = \"{pool}\""));
-        self
-    }
-
-    /// The text.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    fn line(&mut self, line: &str) {
-        writeln!(self.text, "{line}").expect("a String takes everything");
-    }
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// A backend as a pool names it.
-#[derive(Clone, Debug)]
-pub struct Member {
-    /// Its name.
-    pub name: String,
-    /// Its own address.
-    pub address: IpAddr,
-    /// `l2` or `ipip`.
-    pub via: &'static str,
-    /// Its weight.
-    pub weight: u16,
-}
-
-impl Member {
-    /// With this weight.
-    pub fn weight(mut self, weight: u16) -> Self {
-        self.weight = weight;
-        self
-    }
-}
-
-impl Backend {
-    /// As a pool names it, by its IPv4 address.
-    pub fn member(&self) -> Member {
-        let via = if self.tunnelled { "ipip" } else { "l2" };
-        Member {
-            name: self.name.clone(),
-            address: self.address4,
-            via,
-            weight: 100,
-        }
-    }
-
-    /// As a pool names it, by its IPv6 address.
-    pub fn member6(&self) -> Member {
-        Member {
-            address: self.address6,
-            ..self.member()
-        }
-    }
-}
 
 /// A running `lb run`. Dropping it ends it and removes its pins.
 #[derive(Debug)]
@@ -386,8 +276,8 @@ impl Drop for Daemon {
         if let Err(error) = self.process.stop() {
             eprintln!("{error:#}");
         }
-        if let Err(error) = unpin(&self.pins) {
-            eprintln!("left behind: {}: {error}", self.pins.display());
+        if let Err(error) = namespace::remove(&self.pins) {
+            eprintln!("left behind: {error:#}");
         }
         if std::thread::panicking() {
             eprintln!("--- the daemon logged:\n{}---", self.log());
@@ -411,7 +301,7 @@ pub fn refused(lab: &Lab, config: &str) -> Result<(ExitStatus, String)> {
     let status = process.wait(START);
     let said = process.log();
     drop(process);
-    unpin(&pins).with_context(|| format!("removing {}", pins.display()))?;
+    namespace::remove(&pins)?;
     match status {
         Ok(status) => Ok((status, said)),
         Err(error) => bail!("{error:#}; it said:\n{said}"),
@@ -447,15 +337,4 @@ pub fn mount_bpffs() -> Result<()> {
     }
     mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), None::<&str>)
         .with_context(|| format!("mounting bpffs at {BPFFS}"))
-}
-
-/// Removes a directory of pins; none is fine.
-///
-/// # Errors
-/// If it cannot be removed.
-pub fn unpin(pins: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(pins) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }

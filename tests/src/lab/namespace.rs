@@ -196,17 +196,38 @@ pub fn names(prefix: &str) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Deletes the namespaces of labs whose process is gone, and says which.
+/// Removes what labs left whose process is gone (namespaces, pins, files), and says which namespaces.
 ///
 /// # Errors
-/// If one cannot be deleted.
+/// If something cannot be removed.
 pub fn sweep() -> Result<Vec<String>> {
     let mut swept = names(PASSING)?;
     swept.retain(|name| owner(name).is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()));
     for name in &swept {
         delete(name)?;
+        if let Some((prefix, _role)) = name.rsplit_once('-') {
+            for directory in [
+                Path::new(super::daemon::BPFFS).join(prefix),
+                std::env::temp_dir().join(prefix),
+            ] {
+                remove(&directory)?;
+            }
+        }
     }
     Ok(swept)
+}
+
+/// Removes a directory with what is in it; none is fine.
+///
+/// # Errors
+/// If it cannot be removed.
+pub fn remove(directory: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", directory.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The process a namespace's lab belongs to.

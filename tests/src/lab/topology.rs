@@ -2,7 +2,7 @@
 
 use std::{
     io::Write as _,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -12,9 +12,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
 
 use super::{
-    Namespace, Process,
-    client::{self, Ask, Tally},
-    interrupt, namespace, process, server,
+    Backend, Namespace, Tally,
+    addresses::{FIRST, ROUTER, Subnet, VIPS},
+    client::{self, Ask},
+    interrupt, namespace, process,
 };
 
 /// MTU between the client and the router.
@@ -22,95 +23,6 @@ pub const CLIENT_MTU: u16 = 1500;
 
 /// MTU behind the router: room for an outer header, so that tunnels need no smaller segments.
 pub const INNER_MTU: u16 = 1600;
-
-/// The virtual addresses that the router routes to the balancer and that every backend has on its loopback.
-pub const VIPS: [IpAddr; 6] = [
-    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10)),
-    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 11)),
-    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 12)),
-    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10)),
-    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x11)),
-    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x12)),
-];
-
-/// The first IPv4 VIP.
-pub const VIP4: IpAddr = VIPS[0];
-
-/// The first IPv6 VIP.
-pub const VIP6: IpAddr = VIPS[3];
-
-/// A subnet of the lab, by the second octet of 10.x.0.0/24 and the second group of fd00:x::/64.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Subnet(u8);
-
-impl Subnet {
-    const CLIENT: Self = Self(0);
-    const L2: Self = Self(1);
-    const TUNNEL: Self = Self(9);
-
-    fn v4(self, host: u8) -> Ipv4Addr {
-        Ipv4Addr::new(10, self.0, 0, host)
-    }
-
-    /// The host's number reads the same in both families.
-    fn v6(self, host: u8) -> Ipv6Addr {
-        let digits = u16::from(host / 100 % 10) << 8 | u16::from(host / 10 % 10) << 4 | u16::from(host % 10);
-        Ipv6Addr::new(0xfd00, self.0.into(), 0, 0, 0, 0, 0, digits)
-    }
-}
-
-/// The router's number in every subnet.
-const ROUTER: u8 = 1;
-
-/// Everyone's other fixed number: the client's and the balancer's.
-const FIRST: u8 = 2;
-
-/// A backend: its namespace, its addresses, its servers.
-#[derive(Debug)]
-pub struct Backend {
-    /// `b1`, `b2`, …: what it answers with.
-    pub name: String,
-    /// Its own IPv4 address.
-    pub address4: IpAddr,
-    /// Its own IPv6 address.
-    pub address6: IpAddr,
-    /// Whether it stands in the other subnet, reached by a tunnel.
-    pub tunnelled: bool,
-    nginx: Option<Process>,
-    echo: Option<Process>,
-    directory: PathBuf,
-    /// Where it lives; after the processes, which end first.
-    pub namespace: Namespace,
-}
-
-impl Backend {
-    /// Starts those of its servers that do not run.
-    ///
-    /// # Errors
-    /// If one does not start.
-    pub fn start(&mut self) -> Result<()> {
-        if self.nginx.is_none() {
-            self.nginx = Some(server::nginx(&self.namespace, &self.name, &self.directory)?);
-        }
-        if self.echo.is_none() {
-            self.echo = Some(server::echo(&self.namespace, &self.name, &VIPS, &self.directory)?);
-        }
-        Ok(())
-    }
-
-    /// Kills its servers without warning; its kernel then answers connections with RST.
-    ///
-    /// # Errors
-    /// If they were gone already.
-    pub fn crash(&mut self) -> Result<()> {
-        for process in [self.nginx.take(), self.echo.take()] {
-            process
-                .with_context(|| format!("{} runs no servers", self.name))?
-                .crash()?;
-        }
-        Ok(())
-    }
-}
 
 /// What a lab is to have.
 #[derive(Clone, Debug)]
@@ -462,16 +374,4 @@ fn batch(namespace: &Namespace, commands: &[String]) -> Result<()> {
         );
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_number_reads_the_same_in_both_families() {
-        assert_eq!(Subnet::TUNNEL.v4(13).to_string(), "10.9.0.13");
-        assert_eq!(Subnet::TUNNEL.v6(13).to_string(), "fd00:9::13");
-        assert_eq!(Subnet::CLIENT.v6(2).to_string(), "fd00::2");
-    }
 }

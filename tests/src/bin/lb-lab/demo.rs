@@ -7,12 +7,13 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::lab::{
-    Daemon, Lab,
-    client::{self, Ask, Stream},
+    Daemon, Lab, Stream, Tally,
+    addresses::{VIP4, VIP6},
+    client::{self, Ask},
     counters::Counters,
     namespace,
     server::BLOB,
-    topology::{VIP4, VIP6},
+    stream,
 };
 use lb_user::api::State;
 
@@ -92,8 +93,8 @@ fn spread(lab: &Lab, report: &mut Report) -> Result<()> {
     let tally = lab.ask(Ask::Http, VIP4, MANY)?;
     report.claim(
         &format!("{MANY} requests over IPv4, lost"),
-        0,
-        lost(&tally),
+        &0,
+        &lost(&tally),
         tally.failed() == 0,
     );
     for (backend, share) in [("b1", 40), ("b2", 40), ("b3", 20)] {
@@ -101,8 +102,8 @@ fn spread(lab: &Lab, report: &mut Report) -> Result<()> {
         let fits = (seen - f64::from(share)).abs() <= 5.0;
         report.claim(
             &format!("share of {backend}"),
-            format!("{share}% +-5"),
-            format!("{seen:.1}%"),
+            &format!("{share}% +-5"),
+            &format!("{seen:.1}%"),
             fits,
         );
     }
@@ -123,8 +124,8 @@ fn families(lab: &Lab, report: &mut Report) -> Result<()> {
         let seen = format!("{}, from {} backends", lost(&tally), tally.answers.len());
         report.claim(
             &format!("{SOME} {what}, lost"),
-            "0, from 3 backends",
-            seen,
+            &"0, from 3 backends",
+            &seen,
             tally.failed() == 0 && all,
         );
     }
@@ -154,16 +155,16 @@ fn direct_return(lab: &Lab, report: &mut Report) -> Result<()> {
     let seen = percent(balancer.rx_bytes, client.rx_bytes);
     report.claim(
         "answer bytes' way past the balancer: it got",
-        "< 5% of them",
-        format!("{seen:.1}%"),
+        &"< 5% of them",
+        &format!("{seen:.1}%"),
         seen < 5.0,
     );
     // Probes and their replies, and ARP, come on top of what the client sends.
     let most = client.tx_packets + 200;
     report.claim(
         "packets at the balancer",
-        format!("<= {most}, as sent by the client"),
-        balancer.rx_packets,
+        &format!("<= {most}, as sent by the client"),
+        &balancer.rx_packets,
         balancer.rx_packets <= most && balancer.rx_packets >= client.tx_packets,
     );
     Ok(())
@@ -180,21 +181,21 @@ fn crash(lab: &mut Lab, daemon: &Daemon, report: &mut Report) -> Result<()> {
     std::thread::sleep(Duration::from_secs(2));
     let records = stream.stop()?;
     let (before, after): (Vec<_>, Vec<_>) = records.iter().partition(|record| record.sent < out);
-    let (before, after) = (client::tally(before), client::tally(after));
+    let (before, after) = (stream::tally(before), stream::tally(after));
     report.shown("lb status", &daemon.lb(&["status"])?);
     report.say(&format!("Until it was out: {before}."));
     report.say(&format!("After that:       {after}."));
     ensure!(after.answered() > 0, "no request was sent after b2 was out");
     report.claim(
         "killed backend out of the table",
-        format!("in {:.1} s", OUT_WITHIN.as_secs_f64()),
-        format!("{:.1} s", (out - killed).as_secs_f64()),
+        &format!("in {:.1} s", OUT_WITHIN.as_secs_f64()),
+        &format!("{:.1} s", (out - killed).as_secs_f64()),
         out - killed <= OUT_WITHIN,
     );
     report.claim(
         "requests lost after that",
-        0,
-        lost(&after),
+        &0,
+        &lost(&after),
         after.failed() == 0 && after.of("b2") == 0,
     );
     Ok(())
@@ -210,15 +211,15 @@ fn comeback(lab: &mut Lab, daemon: &Daemon, report: &mut Report) -> Result<()> {
     report.say(&format!("{SOME} requests: {tally}"));
     report.claim(
         "backend back in the table",
-        format!("in {:.1} s", BACK_WITHIN.as_secs_f64()),
-        format!("{:.1} s", took.as_secs_f64()),
+        &format!("in {:.1} s", BACK_WITHIN.as_secs_f64()),
+        &format!("{:.1} s", took.as_secs_f64()),
         took <= BACK_WITHIN,
     );
     let seen = format!("{} to b2, {} lost", tally.of("b2"), tally.failed());
     report.claim(
         "and it serves again",
-        "some to b2, 0 lost",
-        seen,
+        &"some to b2, 0 lost",
+        &seen,
         tally.of("b2") > 0 && tally.failed() == 0,
     );
     Ok(())
@@ -236,8 +237,8 @@ fn drain(lab: &Lab, daemon: &Daemon, report: &mut Report) -> Result<()> {
     let seen = format!("{} to b1, {} lost", tally.of("b1"), tally.failed());
     report.claim(
         "new requests while b1 drains",
-        "0 to b1, 0 lost",
-        seen,
+        &"0 to b1, 0 lost",
+        &seen,
         tally.of("b1") + tally.failed() == 0,
     );
     let file = std::fs::read_to_string(&daemon.config).context("reading the configuration file")?;
@@ -247,8 +248,8 @@ fn drain(lab: &Lab, daemon: &Daemon, report: &mut Report) -> Result<()> {
         .unwrap_or("nothing");
     report.claim(
         "the order stands in the file",
-        "state = \"drain\"",
-        line,
+        &"state = \"drain\"",
+        &line,
         line.contains("state = \"drain\""),
     );
     report.shown(
@@ -260,8 +261,8 @@ fn drain(lab: &Lab, daemon: &Daemon, report: &mut Report) -> Result<()> {
     let seen = format!("{} to b1, {} lost", tally.of("b1"), tally.failed());
     report.claim(
         "and after enabling it again",
-        "some to b1, 0 lost",
-        seen,
+        &"some to b1, 0 lost",
+        &seen,
         tally.of("b1") > 0 && tally.failed() == 0,
     );
     Ok(())
@@ -276,7 +277,7 @@ fn curl(lab: &Lab, report: &Report, url: &str) -> Result<()> {
     Ok(())
 }
 
-fn lost(tally: &client::Tally) -> String {
+fn lost(tally: &Tally) -> String {
     match tally.errors.first_key_value() {
         None => "0".to_owned(),
         Some((error, _)) => format!("{} ({error})", tally.failed()),

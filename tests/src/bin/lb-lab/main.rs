@@ -72,7 +72,7 @@ fn run(order: Order) -> Result<ExitCode> {
         Order::Exec { role, command } => return standing::exec(&role, &command),
         Order::Clean => {
             standing::down()?;
-            for name in namespace::sweep()? {
+            for name in standing::sweep()?.into_iter().chain(namespace::sweep()?) {
                 println!("removed namespace {name}");
             }
         }

@@ -37,7 +37,7 @@ impl Report {
     }
 
     /// Something measured, against what it should be.
-    pub(crate) fn claim(&mut self, what: &str, expected: impl ToString, seen: impl ToString, holds: bool) {
+    pub(crate) fn claim(&mut self, what: &str, expected: &impl ToString, seen: &impl ToString, holds: bool) {
         let (expected, seen) = (expected.to_string(), seen.to_string());
         println!(
             "   {} {what}: {seen}{}",
@@ -104,9 +104,9 @@ mod tests {
     #[test]
     fn one_false_claim_makes_the_report_false() {
         let mut report = Report::default();
-        report.claim("water is wet", "yes", "yes", true);
+        report.claim("water is wet", &"yes", &"yes", true);
         assert!(report.holds());
-        report.claim("the moon is cheese", "yes", "rock", false);
+        report.claim("the moon is cheese", &"yes", &"rock", false);
         assert!(!report.holds());
         let table = report.table();
         let last = table.lines().last().expect("three lines");

@@ -9,8 +9,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use lb_tests::lab::{
-    Config, Daemon, Lab, Namespace, daemon, namespace, process,
-    topology::{VIP4, VIP6},
+    Config, Daemon, Lab, Namespace,
+    addresses::{VIP4, VIP6},
+    namespace, process,
 };
 use serde::{Deserialize, Serialize};
 
@@ -153,10 +154,26 @@ pub(crate) fn down() -> Result<()> {
     for name in &state.namespaces {
         namespace::delete(name)?;
     }
-    daemon::unpin(&state.pins).with_context(|| format!("removing {}", state.pins.display()))?;
-    std::fs::remove_dir_all(DIRECTORY).with_context(|| format!("removing {DIRECTORY}"))?;
+    namespace::remove(&state.pins)?;
+    namespace::remove(Path::new(DIRECTORY))?;
     println!("The laboratory is gone.");
     Ok(())
+}
+
+/// Namespaces of the standing laboratory whose state was never written, because its builder was killed.
+pub(crate) fn sweep() -> Result<Vec<String>> {
+    let mut left = namespace::names(&format!("{PREFIX}-"))?;
+    left.retain(|name| {
+        let role = &name[PREFIX.len() + 1..];
+        let backend = role
+            .strip_prefix('b')
+            .is_some_and(|number| number.parse::<u8>().is_ok());
+        backend || ["client", "router", "lb"].contains(&role)
+    });
+    for name in &left {
+        namespace::delete(name)?;
+    }
+    Ok(left)
 }
 
 /// `lb-lab status`
