@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use lb_tests::lab::{
     Lab, Stream,
     addresses::{VIP4, VIP6},
