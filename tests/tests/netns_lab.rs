@@ -64,7 +64,7 @@ fn nothing_is_left_of_a_lab_that_panicked() {
             .tunnel_backends(0)
             .balancer(false)
             .build()?;
-        let (prefix, directory) = (lab.prefix.clone(), lab.directory.clone());
+        let (prefix, directory) = (lab.prefix.clone(), lab.directory().to_owned());
         ensure!(namespace::names(&format!("{prefix}-"))?.len() == 4);
         let panic = std::thread::spawn(move || {
             let _lab = lab;

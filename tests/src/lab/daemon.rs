@@ -57,9 +57,9 @@ impl Daemon {
         mount_bpffs()?;
         let lb = process::binary("lb")?;
         let namespace = Namespace::find(lab.balancer.name())?;
-        let file = lab.directory.join("lb.toml");
-        let socket = lab.directory.join("lb.sock");
-        let log = lab.directory.join("lb.log");
+        let file = lab.directory().join("lb.toml");
+        let socket = lab.directory().join("lb.sock");
+        let log = lab.directory().join("lb.log");
         let pins = Path::new(BPFFS).join(&lab.prefix);
         std::fs::write(&file, config.text()).with_context(|| format!("writing {}", file.display()))?;
         let process = launch(&namespace, &lb, [&file, &socket, &pins, &log], arguments)?;
@@ -177,6 +177,7 @@ impl Daemon {
     pub fn wait_up(&self, within: Duration) -> Result<()> {
         wait::until("all backends UP", within, || {
             let status = self.status()?;
+            ensure!(!status.services.is_empty(), "no services");
             let missing: Vec<String> = status
                 .services
                 .iter()
@@ -291,9 +292,9 @@ impl Drop for Daemon {
 /// If it cannot start, or is still running after ten seconds.
 pub fn refused(lab: &Lab, config: &str) -> Result<(ExitStatus, String)> {
     mount_bpffs()?;
-    let file = lab.directory.join("refused.toml");
-    let log = lab.directory.join("refused.log");
-    let socket = lab.directory.join("refused.sock");
+    let file = lab.directory().join("refused.toml");
+    let log = lab.directory().join("refused.log");
+    let socket = lab.directory().join("refused.sock");
     let pins = Path::new(BPFFS).join(format!("{}-refused", lab.prefix));
     std::fs::write(&file, config).with_context(|| format!("writing {}", file.display()))?;
     let lb = process::binary("lb")?;

@@ -4,6 +4,7 @@
 use std::sync::{
     Once,
     atomic::{AtomicBool, Ordering},
+    mpsc,
 };
 
 use anyhow::{Result, bail};
@@ -15,21 +16,25 @@ static WATCH: Once = Once::new();
 /// Watches for SIGINT and SIGTERM from now on. Calling it again does nothing.
 pub fn watch() {
     WATCH.call_once(|| {
-        std::thread::spawn(|| {
-            if let Err(error) = listen() {
+        let (ready, wait) = mpsc::channel();
+        std::thread::spawn(move || {
+            if let Err(error) = listen(ready) {
                 eprintln!("cannot watch for Ctrl-C ({error}): after one, run `lb-lab clean`");
             }
         });
+        // It ends when the watch stands, or failed to.
+        wait.recv().unwrap_or_default();
     });
 }
 
-fn listen() -> std::io::Result<()> {
+fn listen(ready: mpsc::Sender<()>) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
+        drop(ready);
         loop {
             tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
             if REQUESTED.swap(true, Ordering::SeqCst) {

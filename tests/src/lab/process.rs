@@ -164,6 +164,17 @@ pub fn ended_by(status: ExitStatus, signal: Signal) -> bool {
     status.signal() == Some(signal as i32)
 }
 
+/// When a running process started, in clock ticks since boot; nothing if it ended, even if nobody has taken notice
+/// of its end. Tells a process from a later one with the same id.
+pub fn started(id: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    // The command's name may hold blanks and brackets; after its last bracket come fields 3 (state), 4, … (proc(5)).
+    let mut fields = stat.rsplit(')').next()?.split_whitespace();
+    let running = fields.next()? != "Z";
+    let started = fields.nth(18)?.parse().ok()?;
+    running.then_some(started)
+}
+
 /// Sends SIGKILL; a process that is gone already is fine.
 pub fn kill(id: u32) {
     if let Ok(pid) = pid(id) {
@@ -180,7 +191,7 @@ pub fn terminate(id: u32) -> Result<()> {
     signal::kill(pid(id)?, Signal::SIGTERM).with_context(|| format!("sending SIGTERM to process {id}"))?;
     let start = Instant::now();
     while start.elapsed() < PATIENCE {
-        if !Path::new("/proc").join(id.to_string()).exists() {
+        if started(id).is_none() {
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(10));

@@ -9,7 +9,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use tempfile::TempDir;
 
 use super::{
     Backend, Namespace, Tally,
@@ -74,19 +73,15 @@ impl Builder {
         interrupt::watch();
         interrupt::check()?;
         namespace::sweep()?;
-        let (prefix, directory, passing) = match &self.standing {
-            Some((prefix, directory)) => (prefix.clone(), directory.clone(), None),
-            None => {
-                static NUMBER: AtomicU32 = AtomicU32::new(0);
-                let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-                let prefix = format!("{}{}-{number}", namespace::PASSING, std::process::id());
-                let directory = tempfile::Builder::new()
-                    .prefix("lb-lab-")
-                    .tempdir()
-                    .context("making a directory")?;
-                (prefix, directory.path().to_owned(), Some(directory))
-            }
-        };
+        let (prefix, path) = self.standing.clone().unwrap_or_else(|| {
+            static NUMBER: AtomicU32 = AtomicU32::new(0);
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let prefix = format!("{}{}-{number}", namespace::PASSING, std::process::id());
+            // Named as the namespaces are, so that `sweep` finds it.
+            let path = std::env::temp_dir().join(&prefix);
+            (prefix, path)
+        });
+        let directory = Directory::create(path)?;
         let make = |role: &str| Namespace::create(&format!("{prefix}-{role}"));
         let (client, router, balancer) = (make("client")?, make("router")?, make("lb")?);
         let mut backends = Vec::new();
@@ -102,7 +97,7 @@ impl Builder {
                 tunnelled,
                 nginx: None,
                 echo: None,
-                directory: directory.clone(),
+                directory: directory.path.clone(),
             });
         }
         let mut lab = Lab {
@@ -112,7 +107,6 @@ impl Builder {
             balancer,
             directory,
             prefix,
-            _passing: passing,
         };
         lab.connect(self.balancer)?;
         if self.balancer {
@@ -122,6 +116,35 @@ impl Builder {
             backend.start()?;
         }
         Ok(lab)
+    }
+}
+
+/// A directory of the lab's files; dropping it removes it.
+#[derive(Debug)]
+struct Directory {
+    path: PathBuf,
+    owned: bool,
+}
+
+impl Directory {
+    fn create(path: PathBuf) -> Result<Self> {
+        std::fs::create_dir(&path).with_context(|| {
+            format!(
+                "making {} (`lb-lab clean` removes what is left of others)",
+                path.display()
+            )
+        })?;
+        Ok(Self { path, owned: true })
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if self.owned
+            && let Err(error) = namespace::remove(&self.path)
+        {
+            eprintln!("left behind: {error:#}");
+        }
     }
 }
 
@@ -136,11 +159,9 @@ pub struct Lab {
     pub router: Namespace,
     /// Where `lb` runs, on `eth0`.
     pub balancer: Namespace,
-    /// Where its files are.
-    pub directory: PathBuf,
     /// What its namespaces' names start with.
     pub prefix: String,
-    _passing: Option<TempDir>,
+    directory: Directory,
 }
 
 impl Lab {
@@ -152,6 +173,11 @@ impl Lab {
             balancer: true,
             standing: None,
         }
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Path {
+        &self.directory.path
     }
 
     /// The backend of this name.
@@ -176,6 +202,7 @@ impl Lab {
     /// Leaves everything standing and gives the ids of the processes that run on.
     pub fn leave(mut self) -> Vec<u32> {
         let mut ids = Vec::new();
+        self.directory.owned = false;
         for namespace in [&mut self.client, &mut self.router, &mut self.balancer] {
             namespace.leave();
         }

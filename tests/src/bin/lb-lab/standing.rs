@@ -33,7 +33,7 @@ struct State {
 }
 
 /// A process that was left running. Its start time tells it from a later one with the same id.
-#[derive(Serialize, Deserialize, PartialEq)]
+#[derive(Serialize, Deserialize)]
 struct Recorded {
     id: u32,
     started: u64,
@@ -41,22 +41,13 @@ struct Recorded {
 
 impl Recorded {
     fn now(id: u32) -> Result<Self> {
-        let path = format!("/proc/{id}/stat");
-        let stat = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-        // The command's name may hold blanks and brackets; field 22 is the 20th after its last bracket (proc(5)).
-        let fields = stat.rsplit(')').next().unwrap_or_default();
-        let started = fields
-            .split_whitespace()
-            .nth(19)
-            .and_then(|field| field.parse().ok());
-        Ok(Self {
-            id,
-            started: started.with_context(|| format!("{path} has no start time"))?,
-        })
+        let started =
+            process::started(id).with_context(|| format!("process {id} of the laboratory has ended"))?;
+        Ok(Self { id, started })
     }
 
     fn runs(&self) -> bool {
-        Self::now(self.id).is_ok_and(|now| now == *self)
+        process::started(self.id) == Some(self.started)
     }
 }
 
@@ -65,7 +56,6 @@ pub(crate) fn build() -> Result<(Lab, Daemon)> {
     if state_file().exists() {
         bail!("a laboratory stands already: `lb-lab status` shows it, `lb-lab down` removes it");
     }
-    std::fs::create_dir_all(DIRECTORY).with_context(|| format!("making {DIRECTORY}"))?;
     let lab = Lab::builder().standing(PREFIX, Path::new(DIRECTORY)).build()?;
     let daemon = Daemon::start(&lab, &config(&lab))?;
     daemon.wait_up(SETTLE)?;
@@ -173,6 +163,7 @@ pub(crate) fn sweep() -> Result<Vec<String>> {
     for name in &left {
         namespace::delete(name)?;
     }
+    namespace::remove(Path::new(DIRECTORY))?;
     Ok(left)
 }
 
