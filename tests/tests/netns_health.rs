@@ -7,7 +7,7 @@ use lb_tests::lab::{
     Backend, Config, Daemon, Lab, Stream,
     addresses::{VIP4, VIP6},
     client::Ask,
-    root, stream,
+    root, stream, wait,
 };
 use lb_user::api::State;
 
@@ -23,10 +23,12 @@ const SETTLE: Duration = Duration::from_secs(15);
 fn start() -> Result<(Lab, Daemon)> {
     let lab = Lab::builder().build()?;
     let members: Vec<_> = lab.backends.iter().map(Backend::member).collect();
-    let config = Config::new()
-        .pool("web", CHECK, &members)
-        .service("www", VIP4, &["tcp/80"], "web")
-        .service("www6", VIP6, &["tcp/80"], "web");
+    let config = Config::new().pool("web", CHECK, &members).service("www", VIP4, &["tcp/80"], "web").service(
+        "www6",
+        VIP6,
+        &["tcp/80"],
+        "web",
+    );
     let daemon = Daemon::start(&lab, &config)?;
     daemon.wait_up(SETTLE)?;
     Ok((lab, daemon))
@@ -38,7 +40,7 @@ fn a_dead_backend_is_out_in_time_and_returns() {
         let (mut lab, daemon) = start()?;
         for victim in ["b2", "b3"] {
             let stream = Stream::start(&lab.client, Ask::Http, VIP4, 4, Duration::from_millis(5))?;
-            std::thread::sleep(Duration::from_millis(300));
+            wait::rest(Duration::from_millis(300))?;
             lab.backend(victim).crash()?;
             let killed = Instant::now();
             let view = daemon.wait_state("www", victim, State::Down, SETTLE)?;
@@ -49,13 +51,10 @@ fn a_dead_backend_is_out_in_time_and_returns() {
                 out - killed
             );
             ensure!(!view.reason.is_empty(), "no reason is shown");
-            std::thread::sleep(Duration::from_secs(1));
+            wait::rest(Duration::from_secs(1))?;
             let records = stream.stop()?;
             let after = stream::tally(records.iter().filter(|record| record.sent >= out));
-            ensure!(
-                after.answered() > 100 && after.failed() == 0 && after.of(victim) == 0,
-                "{after}"
-            );
+            ensure!(after.answered() > 100 && after.failed() == 0 && after.of(victim) == 0, "{after}");
             // The other family's service points at the same pool.
             let six = lab.ask(Ask::Http, VIP6, 100)?;
             ensure!(six.failed() == 0 && six.of(victim) == 0, "{six}");
@@ -74,16 +73,10 @@ fn a_backend_without_the_vip_is_down_though_its_own_address_answers() {
     root::required(|| {
         let (mut lab, daemon) = start()?;
         let backend = lab.backend("b1");
-        backend
-            .namespace
-            .ip(&["addr", "del", &format!("{VIP4}/32"), "dev", "lo"])?;
+        backend.namespace.ip(&["addr", "del", &format!("{VIP4}/32"), "dev", "lo"])?;
         let address = backend.address4;
         let view = daemon.wait_state("www", "b1", State::Down, SETTLE)?;
-        ensure!(
-            view.reason.contains(&VIP4.to_string()),
-            "the reason does not name the VIP: {}",
-            view.reason
-        );
+        ensure!(view.reason.contains(&VIP4.to_string()), "the reason does not name the VIP: {}", view.reason);
         let own = lab.balancer.enter(|| Ask::Http.once(address))??;
         ensure!(own == "b1", "b1's own address is answered by {own}");
         let tally = lab.ask(Ask::Http, VIP4, 200)?;
@@ -104,10 +97,7 @@ fn a_draining_backend_takes_nothing_new_and_a_disabled_one_is_not_probed() {
             daemon.lb(&["backend", "enable", "web", "b1"])?;
             daemon.wait_state("www", "b1", State::Up, SETTLE)?;
             let tally = lab.ask(Ask::Http, VIP4, 200)?;
-            ensure!(
-                tally.failed() == 0 && tally.of("b1") > 0,
-                "enable after {verb}: {tally}"
-            );
+            ensure!(tally.failed() == 0 && tally.of("b1") > 0, "enable after {verb}: {tally}");
         }
         Ok(())
     });

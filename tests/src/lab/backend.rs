@@ -45,9 +45,7 @@ impl Backend {
     /// If they were gone already.
     pub fn crash(&mut self) -> Result<()> {
         for process in [self.nginx.take(), self.echo.take()] {
-            process
-                .with_context(|| format!("{} runs no servers", self.name))?
-                .crash()?;
+            process.with_context(|| format!("{} runs no servers", self.name))?.crash()?;
         }
         Ok(())
     }
@@ -55,19 +53,11 @@ impl Backend {
     /// As a pool names it, by its IPv4 address.
     pub fn member(&self) -> Member {
         let via = if self.tunnelled { "ipip" } else { "l2" };
-        Member {
-            name: self.name.clone(),
-            address: self.address4,
-            via,
-            weight: 100,
-        }
+        Member { name: self.name.clone(), address: self.address4, via, weight: 100 }
     }
 
     /// As a pool names it, by its IPv6 address.
     pub fn member6(&self) -> Member {
-        Member {
-            address: self.address6,
-            ..self.member()
-        }
+        Member { address: self.address6, ..self.member() }
     }
 }

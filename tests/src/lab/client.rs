@@ -189,10 +189,7 @@ impl Held {
                 let mut stream = BufReader::new(connect(ANY_PORT, target)?);
                 let mut backend = String::new();
                 stream.read_line(&mut backend)?;
-                io::Result::Ok(Self {
-                    stream,
-                    backend: backend.trim().to_owned(),
-                })
+                io::Result::Ok(Self { stream, backend: backend.trim().to_owned() })
             })?
             .with_context(|| format!("connecting to {target}"))
     }
@@ -205,11 +202,7 @@ impl Held {
         self.stream.get_mut().write_all(b"ping")?;
         let mut answer = [0; 4];
         self.stream.read_exact(&mut answer)?;
-        if &answer == b"ping" {
-            Ok(())
-        } else {
-            Err(wrong("another payload than was sent"))
-        }
+        if &answer == b"ping" { Ok(()) } else { Err(wrong("another payload than was sent")) }
     }
 }
 
@@ -232,12 +225,7 @@ fn same(sent: &[u8], received: &[u8]) -> Result<()> {
     if let Some(place) = sent.iter().zip(received).position(|(a, b)| a != b) {
         anyhow::bail!("byte {place} differs");
     }
-    ensure!(
-        sent.len() == received.len(),
-        "{} bytes came, expected {}",
-        received.len(),
-        sent.len()
-    );
+    ensure!(sent.len() == received.len(), "{} bytes came, expected {}", received.len(), sent.len());
     Ok(())
 }
 
@@ -257,11 +245,7 @@ fn connect(source: u16, target: SocketAddr) -> io::Result<TcpStream> {
 
 /// The unspecified address of a target's family.
 fn any(target: SocketAddr) -> IpAddr {
-    if target.is_ipv4() {
-        Ipv4Addr::UNSPECIFIED.into()
-    } else {
-        Ipv6Addr::UNSPECIFIED.into()
-    }
+    if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }
 
 /// Sends an HTTP/1.0 request and gives the body of a 200.
@@ -289,15 +273,10 @@ fn datagram(source: u16, target: SocketAddr, payload: &[u8]) -> io::Result<Strin
     let mut buffer = vec![0; 65_535];
     let (length, replier) = socket.recv_from(&mut buffer)?;
     if replier != target {
-        return Err(wrong(&format!(
-            "the reply came from {replier}, not from {target}"
-        )));
+        return Err(wrong(&format!("the reply came from {replier}, not from {target}")));
     }
     let answer = &buffer[..length];
-    let space = answer
-        .iter()
-        .position(|&byte| byte == b' ')
-        .ok_or_else(|| wrong("no name in the reply"))?;
+    let space = answer.iter().position(|&byte| byte == b' ').ok_or_else(|| wrong("no name in the reply"))?;
     if &answer[space + 1..] != payload {
         return Err(wrong("another payload than was sent"));
     }
@@ -320,11 +299,6 @@ mod tests {
         let mut swapped = sent.clone();
         swapped.swap(10, 500);
         assert_eq!(same(&sent, &swapped).unwrap_err().to_string(), "byte 10 differs");
-        assert!(
-            same(&sent, &sent[..999])
-                .unwrap_err()
-                .to_string()
-                .contains("999 bytes")
-        );
+        assert!(same(&sent, &sent[..999]).unwrap_err().to_string().contains("999 bytes"));
     }
 }

@@ -11,9 +11,7 @@ pub struct Config {
 impl Config {
     /// One that attaches to the lab's `eth0`.
     pub fn new() -> Self {
-        Self {
-            text: "# A laboratory's configuration.\n[lb]\ninterfaces = [\"eth0\"]\n".to_owned(),
-        }
+        Self { text: "# A laboratory's configuration.\n[lb]\ninterfaces = [\"eth0\"]\n".to_owned() }
     }
 
     /// Adds a pool; `check` is its inline table, empty for none.
@@ -24,13 +22,7 @@ impl Config {
         if !check.is_empty() {
             self.line(&format!("check = {{ {check} }}"));
         }
-        for Member {
-            name,
-            address,
-            via,
-            weight,
-        } in members
-        {
+        for Member { name, address, via, weight } in members {
             self.line("");
             self.line("[[pool.backend]]");
             self.line(&format!("name = \"{name}\""));

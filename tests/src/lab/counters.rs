@@ -34,22 +34,12 @@ impl Counters {
     }
 
     fn parse(table: &str, interface: &str) -> Option<Self> {
-        let line = table
-            .lines()
-            .find_map(|line| line.trim().strip_prefix(interface)?.strip_prefix(':'))?;
-        let numbers: Vec<u64> = line
-            .split_whitespace()
-            .filter_map(|number| number.parse().ok())
-            .collect();
+        let line = table.lines().find_map(|line| line.trim().strip_prefix(interface)?.strip_prefix(':'))?;
+        let numbers: Vec<u64> = line.split_whitespace().filter_map(|number| number.parse().ok()).collect();
         let [rx_bytes, rx_packets, _, _, _, _, _, _, tx_bytes, tx_packets, ..] = numbers[..] else {
             return None;
         };
-        Some(Self {
-            rx_packets,
-            rx_bytes,
-            tx_packets,
-            tx_bytes,
-        })
+        Some(Self { rx_packets, rx_bytes, tx_packets, tx_bytes })
     }
 }
 
@@ -73,12 +63,7 @@ mod tests {
     #[test]
     fn the_right_columns_of_the_right_line() {
         let table = "Inter-|   Receive\n face |bytes\n  eth01:  9 9 0 0 0 0 0 0 9 9 0 0 0 0 0 0\n  eth0: 1500 3 0 0 0 0 0 0 700 2 0 0 0 0 0 0\n";
-        let expected = Counters {
-            rx_packets: 3,
-            rx_bytes: 1500,
-            tx_packets: 2,
-            tx_bytes: 700,
-        };
+        let expected = Counters { rx_packets: 3, rx_bytes: 1500, tx_packets: 2, tx_bytes: 700 };
         assert_eq!(Counters::parse(table, "eth0"), Some(expected));
         assert_eq!(Counters::parse(table, "eth2"), None);
     }

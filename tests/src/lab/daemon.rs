@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use lb_user::api::{BackendView, ServiceView, State, Status};
 use nix::{
     mount::{MsFlags, mount},
@@ -63,16 +63,7 @@ impl Daemon {
         let pins = Path::new(BPFFS).join(&lab.prefix);
         std::fs::write(&file, config.text()).with_context(|| format!("writing {}", file.display()))?;
         let process = launch(&namespace, &lb, [&file, &socket, &pins, &log], arguments)?;
-        let mut daemon = Self {
-            process,
-            namespace,
-            lb,
-            config: file,
-            socket,
-            pins,
-            log,
-            owned: true,
-        };
+        let mut daemon = Self { process, namespace, lb, config: file, socket, pins, log, owned: true };
         daemon.answers()?;
         Ok(daemon)
     }
@@ -116,13 +107,7 @@ impl Daemon {
     /// # Errors
     /// If the command fails, with its words.
     pub fn lb(&self, arguments: &[&str]) -> Result<String> {
-        namespace::run(
-            self.namespace
-                .command(&self.lb)
-                .arg("--socket")
-                .arg(&self.socket)
-                .args(arguments),
-        )
+        namespace::run(self.namespace.command(&self.lb).arg("--socket").arg(&self.socket).args(arguments))
     }
 
     /// Runs the command line against it, whatever comes of it.
@@ -131,12 +116,7 @@ impl Daemon {
     /// If the command cannot start.
     pub fn try_lb(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = self.namespace.command(&self.lb);
-        command
-            .arg("--socket")
-            .arg(&self.socket)
-            .args(arguments)
-            .output()
-            .context("starting `lb`")
+        command.arg("--socket").arg(&self.socket).args(arguments).output().context("starting `lb`")
     }
 
     /// What it says of itself.
@@ -181,19 +161,14 @@ impl Daemon {
             let missing: Vec<String> = status
                 .services
                 .iter()
-                .flat_map(|service| {
-                    service
-                        .backends
-                        .iter()
-                        .map(move |backend| (&service.name, backend))
-                })
+                .flat_map(|service| service.backends.iter().map(move |backend| (&service.name, backend)))
                 .filter(|(_, backend)| backend.state != State::Up)
                 .map(|(service, b)| format!("{service}/{} is {}: {}", b.name, b.state, b.reason))
                 .collect();
             ensure!(missing.is_empty(), "{}", missing.join("; "));
             Ok(())
         })
-        .map_err(|error| self.explain(error))
+        .map_err(|error| self.explain(&error))
     }
 
     /// Waits until a backend of a service is in a state, and for anything but `UP` out of the table too.
@@ -209,12 +184,7 @@ impl Daemon {
     ) -> Result<BackendView> {
         wait::until(format_args!("{service}/{name} to be {state}"), within, || {
             let backend = self.backend(service, name)?;
-            ensure!(
-                backend.state == state,
-                "it is {} ({})",
-                backend.state,
-                backend.reason
-            );
+            ensure!(backend.state == state, "it is {} ({})", backend.state, backend.reason);
             ensure!(
                 (backend.slots > 0) == (state == State::Up),
                 "{state}, but it has {} slots",
@@ -222,7 +192,7 @@ impl Daemon {
             );
             Ok(backend)
         })
-        .map_err(|error| self.explain(error))
+        .map_err(|error| self.explain(&error))
     }
 
     /// Replaces the configuration file at once, as a careful editor does.
@@ -253,19 +223,19 @@ impl Daemon {
     }
 
     fn answers(&mut self) -> Result<()> {
-        wait::until("an answer of `lb run`", START, || match self.process.check() {
+        let ended = wait::until("an answer of `lb run`", START, || match self.process.check() {
             Ok(()) => self.status().map(|_| None),
             Err(ended) => Ok(Some(ended)),
-        })
-        .and_then(|ended| ended.map_or(Ok(()), Err))
-        .map_err(|error| self.explain(error))
+        });
+        match ended {
+            Ok(None) => Ok(()),
+            Ok(Some(ended)) => Err(ended),
+            Err(silent) => Err(self.explain(&silent)),
+        }
     }
 
-    fn explain(&self, error: anyhow::Error) -> anyhow::Error {
-        let log = self.log();
-        let lines: Vec<&str> = log.lines().collect();
-        let last = lines[lines.len().saturating_sub(30)..].join("\n");
-        error.context(format!("the last the daemon logged:\n{last}\n"))
+    fn explain(&self, error: &anyhow::Error) -> anyhow::Error {
+        anyhow!("{error:#}\nthe last the daemon logged:\n{}", self.process.last_words())
     }
 }
 
@@ -316,14 +286,7 @@ fn launch(
     arguments: &[&str],
 ) -> Result<Process> {
     let mut command = namespace.command(lb);
-    command
-        .arg("run")
-        .arg("--config")
-        .arg(config)
-        .arg("--socket")
-        .arg(socket)
-        .arg("--pins")
-        .arg(pins);
+    command.arg("run").arg("--config").arg(config).arg("--socket").arg(socket).arg("--pins").arg(pins);
     Process::spawn(command.args(arguments), log)
 }
 

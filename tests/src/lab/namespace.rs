@@ -30,10 +30,7 @@ impl Namespace {
     /// If it exists already, or `ip netns add` fails (it needs root).
     pub fn create(name: &str) -> Result<Self> {
         run(Command::new("ip").args(["netns", "add", name]))?;
-        let namespace = Self {
-            name: name.to_owned(),
-            owned: true,
-        };
+        let namespace = Self { name: name.to_owned(), owned: true };
         namespace.ip(&["link", "set", "lo", "up"])?;
         Ok(namespace)
     }
@@ -43,10 +40,7 @@ impl Namespace {
     /// # Errors
     /// If there is none of that name.
     pub fn find(name: &str) -> Result<Self> {
-        let namespace = Self {
-            name: name.to_owned(),
-            owned: false,
-        };
+        let namespace = Self { name: name.to_owned(), owned: false };
         ensure!(
             namespace.handle().exists(),
             "no network namespace {name} (`ip netns list` shows those there are)"
@@ -81,10 +75,7 @@ impl Namespace {
     /// A command that will run inside and shares the terminal.
     pub fn foreground(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net={}", self.handle().display()))
-            .arg("--")
-            .arg(program);
+        command.arg(format!("--net={}", self.handle().display())).arg("--").arg(program);
         command
     }
 
@@ -168,10 +159,8 @@ pub fn delete(name: &str) -> Result<()> {
     }
     // The namespace is a lab's own, so whatever still runs in it was started for that lab.
     let pids = run(Command::new("ip").args(["netns", "pids", name]))?;
-    for pid in pids
-        .split_whitespace()
-        .filter_map(|pid| pid.parse().ok())
-        .filter(|&pid| pid != std::process::id())
+    for pid in
+        pids.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(|&pid| pid != std::process::id())
     {
         super::process::kill(pid);
     }
@@ -206,10 +195,8 @@ pub fn sweep() -> Result<Vec<String>> {
     for name in &swept {
         delete(name)?;
         if let Some((prefix, _role)) = name.rsplit_once('-') {
-            for directory in [
-                Path::new(super::daemon::BPFFS).join(prefix),
-                std::env::temp_dir().join(prefix),
-            ] {
+            for directory in [Path::new(super::daemon::BPFFS).join(prefix), std::env::temp_dir().join(prefix)]
+            {
                 remove(&directory)?;
             }
         }
@@ -252,10 +239,7 @@ pub fn run(command: &mut Command) -> Result<String> {
 /// A command as a person would type it.
 pub fn show(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

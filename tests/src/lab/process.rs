@@ -17,6 +17,9 @@ use nix::{
 /// How long a process may take to end after SIGTERM before it gets SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How much of what a process printed is shown when it ends unasked.
+const LAST_LINES: usize = 30;
+
 /// A running process, its output in a file. Dropping it ends it: SIGTERM, and SIGKILL if that does not help.
 #[derive(Debug)]
 pub struct Process {
@@ -34,21 +37,14 @@ impl Process {
     pub fn spawn(command: &mut Command, log: &Path) -> Result<Self> {
         let shown = super::namespace::show(command);
         let output = File::create(log).with_context(|| format!("making {}", log.display()))?;
-        let errors = output
-            .try_clone()
-            .with_context(|| format!("opening {} twice", log.display()))?;
+        let errors = output.try_clone().with_context(|| format!("opening {} twice", log.display()))?;
         let child = command
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors)
             .spawn()
             .with_context(|| format!("starting `{shown}`"))?;
-        Ok(Self {
-            child,
-            shown,
-            log: log.to_owned(),
-            owned: true,
-        })
+        Ok(Self { child, shown, log: log.to_owned(), owned: true })
     }
 
     /// Its process id.
@@ -61,22 +57,21 @@ impl Process {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// The end of what it printed so far.
+    pub fn last_words(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+    }
+
     /// Fails if it ended by itself, with what it printed.
     ///
     /// # Errors
     /// Its status and its last words.
     pub fn check(&mut self) -> Result<()> {
-        match self
-            .child
-            .try_wait()
-            .with_context(|| format!("looking after `{}`", self.shown))?
-        {
+        match self.child.try_wait().with_context(|| format!("looking after `{}`", self.shown))? {
             None => Ok(()),
-            Some(status) => bail!(
-                "`{}` ended ({status}); it said:\n{}",
-                self.shown,
-                self.log().trim_end()
-            ),
+            Some(status) => bail!("`{}` ended ({status}); it said:\n{}", self.shown, self.last_words()),
         }
     }
 
@@ -95,10 +90,7 @@ impl Process {
     /// If it is gone.
     pub fn crash(&mut self) -> Result<()> {
         kill_group(self.child.id());
-        self.child
-            .wait()
-            .map(drop)
-            .with_context(|| format!("waiting for `{}`", self.shown))
+        self.child.wait().map(drop).with_context(|| format!("waiting for `{}`", self.shown))
     }
 
     /// Waits for its end.
@@ -107,12 +99,10 @@ impl Process {
     /// If it does not end in time.
     pub fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
         let shown = self.shown.clone();
-        super::wait::until(format_args!("the end of `{shown}`"), within, || {
-            match self.child.try_wait() {
-                Ok(Some(status)) => Ok(status),
-                Ok(None) => Err("it still runs".to_owned()),
-                Err(error) => Err(error.to_string()),
-            }
+        super::wait::until(format_args!("the end of `{shown}`"), within, || match self.child.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            Ok(None) => Err("it still runs".to_owned()),
+            Err(error) => Err(error.to_string()),
         })
     }
 
@@ -127,20 +117,15 @@ impl Process {
         self.signal(Signal::SIGTERM)?;
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
-            if let Some(status) = self
-                .child
-                .try_wait()
-                .with_context(|| format!("waiting for `{}`", self.shown))?
+            if let Some(status) =
+                self.child.try_wait().with_context(|| format!("waiting for `{}`", self.shown))?
             {
                 return Ok(status);
             }
             std::thread::sleep(Duration::from_millis(10));
         }
         self.crash()?;
-        bail!(
-            "`{}` did not end within {PATIENCE:?} of SIGTERM and was killed",
-            self.shown
-        )
+        bail!("`{}` did not end within {PATIENCE:?} of SIGTERM and was killed", self.shown)
     }
 
     /// Lets it run on when this value is dropped.
@@ -208,9 +193,7 @@ fn kill_group(id: u32) {
 }
 
 fn pid(id: u32) -> Result<Pid> {
-    Ok(Pid::from_raw(
-        i32::try_from(id).context("process ids are positive")?,
-    ))
+    Ok(Pid::from_raw(i32::try_from(id).context("process ids are positive")?))
 }
 
 /// A binary of this workspace: the environment variable if set (`LB_BIN` for `lb`), else beside the running program.
@@ -229,16 +212,9 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     }
     let own = std::env::current_exe().context("finding the running program")?;
     // Tests run from target/PROFILE/deps, binaries are one up.
-    let found = own
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|directory| directory.join(name))
-        .find(|path| path.is_file());
+    let found =
+        own.ancestors().skip(1).take(2).map(|directory| directory.join(name)).find(|path| path.is_file());
     found.with_context(|| {
-        format!(
-            "no `{name}` near {}: run `cargo build` first, or name it in {variable}",
-            own.display()
-        )
+        format!("no `{name}` near {}: run `cargo build` first, or name it in {variable}", own.display())
     })
 }

@@ -11,10 +11,7 @@ pub fn required(test: impl FnOnce() -> Result<()>) {
         test().unwrap_or_else(|error| panic!("{error:#}"));
     } else {
         let strict = std::env::var_os("LB_REQUIRE_ROOT").is_some_and(|value| value == "1");
-        assert!(
-            !strict,
-            "this test needs root, and LB_REQUIRE_ROOT=1 forbids to skip it"
-        );
+        assert!(!strict, "this test needs root, and LB_REQUIRE_ROOT=1 forbids to skip it");
         println!("SKIPPED: network namespaces and XDP need root");
     }
 }

@@ -31,18 +31,8 @@ pub fn nginx(namespace: &Namespace, name: &str, directory: &Path) -> Result<Proc
     std::fs::write(&file, configuration(name, &prefix, directory))
         .with_context(|| format!("writing {}", file.display()))?;
     let mut command = namespace.command("nginx");
-    command
-        .arg("-e")
-        .arg("stderr")
-        .arg("-p")
-        .arg(&prefix)
-        .arg("-c")
-        .arg(&file);
-    listening(
-        namespace,
-        Process::spawn(&mut command, &prefix.join("log"))?,
-        HTTP_PORT,
-    )
+    command.arg("-e").arg("stderr").arg("-p").arg(&prefix).arg("-c").arg(&file);
+    listening(namespace, Process::spawn(&mut command, &prefix.join("log"))?, HTTP_PORT)
 }
 
 /// Starts the echo server of a backend (`lb-lab serve`), TCP and UDP on port 7000.
@@ -51,9 +41,7 @@ pub fn nginx(namespace: &Namespace, name: &str, directory: &Path) -> Result<Proc
 /// If it cannot be started or does not listen within five seconds.
 pub fn echo(namespace: &Namespace, name: &str, addresses: &[IpAddr], directory: &Path) -> Result<Process> {
     let mut command = namespace.command(process::binary("lb-lab")?);
-    command
-        .args(["serve", name])
-        .args(addresses.iter().map(ToString::to_string));
+    command.args(["serve", name]).args(addresses.iter().map(ToString::to_string));
     let log = directory.join(format!("echo-{name}.log"));
     listening(namespace, Process::spawn(&mut command, &log)?, echo::PORT)
 }
@@ -66,11 +54,7 @@ fn listening(namespace: &Namespace, mut process: Process, port: u16) -> Result<P
             ended = Some(error);
             return Ok(());
         }
-        if namespace.listens(port)? {
-            Ok(())
-        } else {
-            Err(anyhow::anyhow!("nobody listens"))
-        }
+        if namespace.listens(port)? { Ok(()) } else { Err(anyhow::anyhow!("nobody listens")) }
     })?;
     match ended {
         Some(error) => Err(error),

@@ -51,22 +51,14 @@ impl Stream {
                     while !stop.load(Ordering::Relaxed) && !interrupt::requested() {
                         let sent = Instant::now();
                         let answer = how.once(vip).map_err(|error| error.to_string());
-                        let record = Record {
-                            sent,
-                            took: sent.elapsed(),
-                            answer,
-                        };
+                        let record = Record { sent, took: sent.elapsed(), answer };
                         records.lock().expect("no client panicked").push(record);
                         std::thread::sleep(pause);
                     }
                 })
             }));
         }
-        Ok(Self {
-            stop,
-            records,
-            threads,
-        })
+        Ok(Self { stop, records, threads })
     }
 
     /// Requests ended so far.

@@ -56,10 +56,7 @@ impl Tally {
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let answers = self.answers.iter().map(|(name, count)| format!("{name} {count}"));
-        let errors = self
-            .errors
-            .iter()
-            .map(|(error, count)| format!("{count} failed ({error})"));
+        let errors = self.errors.iter().map(|(error, count)| format!("{count} failed ({error})"));
         f.write_str(&answers.chain(errors).collect::<Vec<_>>().join(", "))
     }
 }

@@ -62,14 +62,8 @@ impl Builder {
     /// # Errors
     /// What could not be made; what was made until then is removed.
     pub fn build(self) -> Result<Lab> {
-        ensure!(
-            nix::unistd::geteuid().is_root(),
-            "a lab of network namespaces needs root"
-        );
-        ensure!(
-            u32::from(self.l2) + u32::from(self.tunnel) <= 80,
-            "a lab has room for 80 backends"
-        );
+        ensure!(nix::unistd::geteuid().is_root(), "a lab of network namespaces needs root");
+        ensure!(u32::from(self.l2) + u32::from(self.tunnel) <= 80, "a lab has room for 80 backends");
         interrupt::watch();
         interrupt::check()?;
         namespace::sweep()?;
@@ -100,14 +94,7 @@ impl Builder {
                 directory: directory.path.clone(),
             });
         }
-        let mut lab = Lab {
-            backends,
-            client,
-            router,
-            balancer,
-            directory,
-            prefix,
-        };
+        let mut lab = Lab { backends, client, router, balancer, directory, prefix };
         lab.connect(self.balancer)?;
         if self.balancer {
             lab.attach()?;
@@ -129,10 +116,7 @@ struct Directory {
 impl Directory {
     fn create(path: PathBuf) -> Result<Self> {
         std::fs::create_dir(&path).with_context(|| {
-            format!(
-                "making {} (`lb-lab clean` removes what is left of others)",
-                path.display()
-            )
+            format!("making {} (`lb-lab clean` removes what is left of others)", path.display())
         })?;
         Ok(Self { path, owned: true })
     }
@@ -167,12 +151,7 @@ pub struct Lab {
 impl Lab {
     /// A lab of two backends next to the balancer and one behind a tunnel, unless told otherwise.
     pub fn builder() -> Builder {
-        Builder {
-            l2: 2,
-            tunnel: 1,
-            balancer: true,
-            standing: None,
-        }
+        Builder { l2: 2, tunnel: 1, balancer: true, standing: None }
     }
 
     /// Where its files are.
@@ -185,10 +164,7 @@ impl Lab {
     /// # Panics
     /// If there is none.
     pub fn backend(&mut self, name: &str) -> &mut Backend {
-        self.backends
-            .iter_mut()
-            .find(|backend| backend.name == name)
-            .expect("a backend of this lab")
+        self.backends.iter_mut().find(|backend| backend.name == name).expect("a backend of this lab")
     }
 
     /// Asks `count` times from the client, 16 at a time.
@@ -225,25 +201,12 @@ impl Lab {
         ];
         router.extend(self.wire("client", &self.client, CLIENT_MTU, None));
         router.extend(self.wire("lb", &self.balancer, inner, Some("l2")));
-        for Backend {
-            name,
-            namespace,
-            tunnelled,
-            ..
-        } in &self.backends
-        {
-            router.extend(self.wire(
-                name,
-                namespace,
-                inner,
-                Some(if *tunnelled { "tunnel" } else { "l2" }),
-            ));
+        for Backend { name, namespace, tunnelled, .. } in &self.backends {
+            router.extend(self.wire(name, namespace, inner, Some(if *tunnelled { "tunnel" } else { "l2" })));
         }
-        for (interface, subnet) in [
-            ("client", Subnet::CLIENT),
-            ("l2", Subnet::L2),
-            ("tunnel", Subnet::TUNNEL),
-        ] {
+        for (interface, subnet) in
+            [("client", Subnet::CLIENT), ("l2", Subnet::L2), ("tunnel", Subnet::TUNNEL)]
+        {
             router.extend(addresses(interface, subnet, ROUTER));
         }
         let (next4, next6) = match self.backends.first() {
@@ -258,13 +221,7 @@ impl Lab {
 
         batch(&self.client, &host(Subnet::CLIENT, FIRST))?;
         batch(&self.balancer, &host(Subnet::L2, FIRST))?;
-        for (
-            Backend {
-                namespace, tunnelled, ..
-            },
-            number,
-        ) in self.backends.iter().zip(11..)
-        {
+        for (Backend { namespace, tunnelled, .. }, number) in self.backends.iter().zip(11..) {
             let subnet = if *tunnelled { Subnet::TUNNEL } else { Subnet::L2 };
             let mut commands = host(subnet, number);
             commands.extend(VIPS.map(|vip| match vip {
@@ -279,10 +236,7 @@ impl Lab {
     /// Settings that interfaces inherit when they are made, so before the links.
     fn settings(&self) -> Result<()> {
         let backends = || self.backends.iter().map(|backend| &backend.namespace);
-        for namespace in [&self.client, &self.router, &self.balancer]
-            .into_iter()
-            .chain(backends())
-        {
+        for namespace in [&self.client, &self.router, &self.balancer].into_iter().chain(backends()) {
             namespace.sysctl(&[
                 // Duplicate address detection would hold every IPv6 address back for over a second.
                 ("ipv6/conf/all/accept_dad", "0"),
@@ -300,10 +254,7 @@ impl Lab {
         ])?;
         for namespace in backends() {
             // Nobody but the balancer answers ARP for a VIP.
-            namespace.sysctl(&[
-                ("ipv4/conf/all/arp_ignore", "1"),
-                ("ipv4/conf/all/arp_announce", "2"),
-            ])?;
+            namespace.sysctl(&[("ipv4/conf/all/arp_ignore", "1"), ("ipv4/conf/all/arp_announce", "2")])?;
         }
         Ok(())
     }
@@ -311,9 +262,8 @@ impl Lab {
     /// A link from the router to a namespace's `eth0`.
     fn wire(&self, name: &str, to: &Namespace, mtu: u16, bridge: Option<&str>) -> Vec<String> {
         let to = to.name();
-        let mut commands = vec![format!(
-            "link add {name} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {to}"
-        )];
+        let mut commands =
+            vec![format!("link add {name} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {to}")];
         commands.extend(bridge.map(|bridge| format!("link set {name} master {bridge}")));
         commands.push(format!("link set {name} up"));
         commands
@@ -322,40 +272,24 @@ impl Lab {
     /// XDP forwards packets as they are: a checksum left to hardware would never be filled in.
     fn offloads(&self) -> Result<()> {
         let off = |namespace: &Namespace, interface: &str| {
-            namespace
-                .run("ethtool", &["-K", interface, "tx", "off"])
-                .map(drop)
+            namespace.run("ethtool", &["-K", interface, "tx", "off"]).map(drop)
         };
         let backends = self.backends.iter();
-        for namespace in [&self.client, &self.balancer]
-            .into_iter()
-            .chain(backends.map(|b| &b.namespace))
-        {
+        for namespace in [&self.client, &self.balancer].into_iter().chain(backends.map(|b| &b.namespace)) {
             off(namespace, "eth0")?;
         }
         off(&self.router, "client")?;
         off(&self.router, "lb")?;
-        self.backends
-            .iter()
-            .try_for_each(|backend| off(&self.router, &backend.name))
+        self.backends.iter().try_for_each(|backend| off(&self.router, &backend.name))
     }
 
     /// The XDP programs that are not the balancer's own.
     fn attach(&self) -> Result<()> {
         let lb = process::binary("lb")?;
         // veth receives XDP_TX frames only where the peer has a native XDP program too.
-        namespace::run(
-            self.router
-                .command(&lb)
-                .args(["server", "pass", "--interface", "lb"]),
-        )?;
+        namespace::run(self.router.command(&lb).args(["server", "pass", "--interface", "lb"]))?;
         for backend in self.backends.iter().filter(|backend| backend.tunnelled) {
-            namespace::run(
-                backend
-                    .namespace
-                    .command(&lb)
-                    .args(["server", "decap", "--interface", "eth0"]),
-            )?;
+            namespace::run(backend.namespace.command(&lb).args(["server", "decap", "--interface", "eth0"]))?;
         }
         Ok(())
     }
@@ -394,11 +328,7 @@ fn batch(namespace: &Namespace, commands: &[String]) -> Result<()> {
     let output = ip.wait_with_output().context("waiting for `ip`")?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "`ip` in namespace {name}: {}; the commands were:\n{}",
-            words.trim(),
-            commands.join("\n")
-        );
+        bail!("`ip` in namespace {name}: {}; the commands were:\n{}", words.trim(), commands.join("\n"));
     }
     Ok(())
 }

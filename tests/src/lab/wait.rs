@@ -36,6 +36,19 @@ pub fn until<T, E: Display>(
     }
 }
 
+/// Lets time pass.
+///
+/// # Errors
+/// If the process was interrupted meanwhile.
+pub fn rest(duration: Duration) -> Result<()> {
+    let end = Instant::now() + duration;
+    while Instant::now() < end {
+        interrupt::check()?;
+        sleep(PAUSE.min(end.saturating_duration_since(Instant::now())));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,10 +62,7 @@ mod tests {
         })
         .expect_err("it never rains")
         .to_string();
-        assert!(
-            error.contains("the rain") && error.contains(&format!("sun {looks}")),
-            "{error}"
-        );
+        assert!(error.contains("the rain") && error.contains(&format!("sun {looks}")), "{error}");
         assert!(looks >= 2);
     }
 

@@ -32,28 +32,15 @@ impl Report {
     pub(crate) fn shown(&self, command: &str, output: &str) {
         println!("   $ {command}");
         for line in output.trim_end().lines() {
-            println!("     {line}");
+            println!("{}", format!("     {line}").trim_end());
         }
     }
 
     /// Something measured, against what it should be.
     pub(crate) fn claim(&mut self, what: &str, expected: &impl ToString, seen: &impl ToString, holds: bool) {
         let (expected, seen) = (expected.to_string(), seen.to_string());
-        println!(
-            "   {} {what}: {seen}{}",
-            if holds { "ok:" } else { "FAILED:" },
-            if holds {
-                String::new()
-            } else {
-                format!(" (expected {expected})")
-            }
-        );
-        self.claims.push(Claim {
-            what: what.to_owned(),
-            expected,
-            seen,
-            holds,
-        });
+        println!("   {} {what}: {seen} (expected {expected})", if holds { "ok" } else { "FAILED" });
+        self.claims.push(Claim { what: what.to_owned(), expected, seen, holds });
     }
 
     /// Whether all claims held.
@@ -76,22 +63,13 @@ impl Report {
         let mut table = String::new();
         let mut row = |cells: [&str; 4]| {
             let [a, b, c, d] = cells;
-            writeln!(table, "{a:what$}  {b:expected$}  {c:seen$}  {d}").expect("a String takes everything");
+            let line = format!("{a:what$}  {b:expected$}  {c:seen$}  {d}");
+            writeln!(table, "{}", line.trim_end()).expect("a String takes everything");
         };
         row(["claim", "expected", "seen", ""]);
-        row([
-            &"-".repeat(what),
-            &"-".repeat(expected),
-            &"-".repeat(seen),
-            "------",
-        ]);
+        row([&"-".repeat(what), &"-".repeat(expected), &"-".repeat(seen), "------"]);
         for claim in &self.claims {
-            row([
-                &claim.what,
-                &claim.expected,
-                &claim.seen,
-                if claim.holds { "ok" } else { "FAILED" },
-            ]);
+            row([&claim.what, &claim.expected, &claim.seen, if claim.holds { "ok" } else { "FAILED" }]);
         }
         table
     }

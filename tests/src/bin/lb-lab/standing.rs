@@ -24,6 +24,9 @@ const PREFIX: &str = "lb";
 /// How long its backends may take to be `UP`.
 pub(crate) const SETTLE: Duration = Duration::from_secs(15);
 
+/// nginx, and the echo server.
+const PORTS: [&str; 3] = ["tcp/80", "tcp/7000", "udp/7000"];
+
 /// What `down` needs to know.
 #[derive(Serialize, Deserialize)]
 struct State {
@@ -62,22 +65,17 @@ pub(crate) fn build() -> Result<(Lab, Daemon)> {
     Ok((lab, daemon))
 }
 
-/// Services `www` and `echo` by IPv4, `www6` and `echo6` by IPv6, on one pool; the tunnelled backend has half the weight.
+/// Services `www` by IPv4 and `www6` by IPv6, HTTP and echo, on one pool; the tunnelled backend has half the weight.
 pub(crate) fn config(lab: &Lab) -> Config {
     let weight = |tunnelled| if tunnelled { 50 } else { 100 };
-    let members: Vec<_> = lab
-        .backends
-        .iter()
-        .map(|backend| backend.member().weight(weight(backend.tunnelled)))
-        .collect();
+    let members: Vec<_> =
+        lab.backends.iter().map(|backend| backend.member().weight(weight(backend.tunnelled))).collect();
     let check = "type = \"http\", path = \"/healthz\", expect = 200, \
                  interval = \"500ms\", timeout = \"400ms\", rise = 2, fall = 2";
     Config::new()
         .pool("web", check, &members)
-        .service("www", VIP4, &["tcp/80"], "web")
-        .service("www6", VIP6, &["tcp/80"], "web")
-        .service("echo", VIP4, &["tcp/7000", "udp/7000"], "web")
-        .service("echo6", VIP6, &["tcp/7000", "udp/7000"], "web")
+        .service("www", VIP4, &PORTS, "web")
+        .service("www6", VIP6, &PORTS, "web")
 }
 
 /// Leaves it standing.
@@ -91,11 +89,7 @@ pub(crate) fn leave(lab: Lab, daemon: Daemon) -> Result<()> {
     let mut ids = vec![daemon.leave()];
     ids.extend(lab.leave());
     let processes = ids.into_iter().map(Recorded::now).collect::<Result<_>>()?;
-    let state = State {
-        namespaces,
-        processes,
-        pins,
-    };
+    let state = State { namespaces, processes, pins };
     let file = state_file();
     std::fs::write(&file, serde_json::to_vec_pretty(&state)?)
         .with_context(|| format!("writing {}", file.display()))
@@ -155,9 +149,7 @@ pub(crate) fn sweep() -> Result<Vec<String>> {
     let mut left = namespace::names(&format!("{PREFIX}-"))?;
     left.retain(|name| {
         let role = &name[PREFIX.len() + 1..];
-        let backend = role
-            .strip_prefix('b')
-            .is_some_and(|number| number.parse::<u8>().is_ok());
+        let backend = role.strip_prefix('b').is_some_and(|number| number.parse::<u8>().is_ok());
         backend || ["client", "router", "lb"].contains(&role)
     });
     for name in &left {
@@ -184,9 +176,7 @@ pub(crate) fn status() -> Result<()> {
 pub(crate) fn exec(role: &str, command: &[String]) -> Result<ExitCode> {
     let namespace = Namespace::find(&format!("{PREFIX}-{role}"))
         .context("is a laboratory standing? `lb-lab up` builds one")?;
-    let [program, arguments @ ..] = command else {
-        bail!("no command given")
-    };
+    let [program, arguments @ ..] = command else { bail!("no command given") };
     let error = namespace.foreground(program).args(arguments).exec();
     Err(error).context("starting nsenter")
 }
@@ -195,10 +185,7 @@ fn state() -> Result<Option<State>> {
     let file = state_file();
     match std::fs::read(&file) {
         Ok(text) => serde_json::from_slice(&text).map(Some).with_context(|| {
-            format!(
-                "{} is damaged; remove its namespaces with `ip netns delete`",
-                file.display()
-            )
+            format!("{} is damaged; remove its namespaces with `ip netns delete`", file.display())
         }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("reading {}", file.display())),
