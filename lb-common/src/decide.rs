@@ -1,14 +1,15 @@
 //! The decision: what happens to a packet, as a pure function of the packet and the tables.
 //!
-//! The order of the steps is the order of the pipeline in ARCHITECTURE.md. Nothing here reads a clock, writes a
-//! table, or looks at the packet's bytes.
+//! The order of the steps is the order of the pipeline in ARCHITECTURE.md. Nothing here reads a clock or looks at the
+//! packet's bytes; the only table that is written is the flow table, see `track`.
 
 use crate::{
-    abi::{Backend, DropReason, Encap, Hop, PassReason, Selector, Service, ServiceKey},
+    abi::{Backend, DropReason, Encap, Hop, PassReason, Selector, Service, ServiceKey, Standing, Ticks},
     encap,
     packet::Packet,
     select,
     tables::Tables,
+    track::{self, Place},
 };
 
 /// What happens to a packet.
@@ -29,6 +30,8 @@ pub struct Forward<'t> {
     pub backend: &'t Backend,
     /// Its index.
     pub index: u32,
+    /// What it is and takes, read once.
+    pub standing: Standing,
     /// How the packet gets there.
     pub encap: Encap,
     /// The next hop, read once.
@@ -41,7 +44,7 @@ pub struct Forward<'t> {
 
 /// Decides about one packet.
 #[inline(always)]
-pub fn decide<'t, T: Tables>(tables: &'t T, packet: &Packet) -> Decision<'t> {
+pub fn decide<'t, T: Tables>(tables: &'t T, packet: &Packet, now: Ticks) -> Decision<'t> {
     let config = tables.config();
     let key = ServiceKey::new(packet.destination, packet.protocol, packet.destination_port);
     let Some(service) = find_service(tables, config.selector, &key) else {
@@ -56,21 +59,20 @@ pub fn decide<'t, T: Tables>(tables: &'t T, packet: &Packet) -> Decision<'t> {
         packet.destination_port,
         packet.protocol,
     );
-    let offset = select::slot_of(hash, service.slot_count);
-    let Some(slot) = tables.slot(service.slot_base.wrapping_add(offset)) else {
+    let place = service.slot_base.wrapping_add(select::slot_of(hash, service.slot_count));
+    let Some(slot) = tables.slot(place) else {
         return Decision::Drop(DropReason::BackendAbsent);
     };
-    let Some(number) = slot.owner() else {
+    // 0 marks an empty place of the flow table.
+    let flow = if hash == 0 { 1 } else { hash };
+    let Some(index) = track::backend_of(tables, service, packet, Place { place, slot, flow }, now) else {
         return Decision::Drop(DropReason::NoBackend);
     };
-    if u32::from(number) >= service.backend_count {
-        return Decision::Drop(DropReason::BackendAbsent);
-    }
-    let index = service.backend_base.wrapping_add(u32::from(number));
     let Some(backend) = tables.backend(index) else {
         return Decision::Drop(DropReason::BackendAbsent);
     };
-    let Some(encap) = Encap::from_byte(backend.encap) else {
+    let standing = backend.standing();
+    let Some(encap) = standing.encap() else {
         return Decision::Drop(DropReason::BackendAbsent);
     };
     let hop = backend.hop();
@@ -81,9 +83,10 @@ pub fn decide<'t, T: Tables>(tables: &'t T, packet: &Packet) -> Decision<'t> {
     Decision::Forward(Forward {
         backend,
         index,
+        standing,
         encap,
         hop,
-        counter: service.counter_base.wrapping_add(u32::from(number)),
+        counter: service.counter_base.wrapping_add(index.wrapping_sub(service.backend_base)),
         hash,
     })
 }

@@ -1,7 +1,7 @@
 //! Outer headers as byte arrays, made from a backend's template.
 
 use crate::{
-    abi::{Backend, Encap},
+    abi::{Backend, Encap, Standing},
     addr::Addr,
     packet::Packet,
     select,
@@ -27,7 +27,7 @@ pub const fn overhead(encap: Encap) -> u32 {
     }
 }
 
-/// What [`Backend::sum`] holds for these outer addresses: the sum of all that every packet shares.
+/// What [`Standing::sum`](crate::abi::Standing::sum) is for these outer addresses: the sum of all that every packet shares.
 /// Left out are the traffic class, the length, TTL and protocol, and the flow's bits of the source.
 pub const fn constant_sum(source: Addr, destination: Addr) -> u16 {
     let sum = checksum::add(0, &[0x45, 0]);
@@ -44,20 +44,20 @@ const fn inner_protocol(packet: &Packet) -> u8 {
 /// The flow's bits of the outer source address: they let the backend's NIC spread tunnelled flows over
 /// its queues, although receive-side scaling looks no further than the outer addresses.
 #[inline(always)]
-const fn spread(backend: &Backend, hash: u64) -> u32 {
-    let mask = ((1u64 << (backend.spread_bits & 63)) - 1) as u32;
+const fn spread(standing: Standing, hash: u64) -> u32 {
+    let mask = ((1u64 << (standing.spread_bits() & 63)) - 1) as u32;
     select::spread_of(hash) & mask
 }
 
 /// The outer IPv4 header (RFC 2003) as words that have its bytes' order in memory: DF set, identification 0
 /// (RFC 6864 section 4.1), DSCP and ECN of the inner packet (RFC 6040).
 #[inline(always)]
-pub const fn ip4(backend: &Backend, packet: &Packet, hash: u64) -> [u32; 5] {
+pub const fn ip4(backend: &Backend, standing: Standing, packet: &Packet, hash: u64) -> [u32; 5] {
     let length = packet.length as u32 + 20;
     let class = packet.traffic_class as u32;
     let ttl_protocol = (OUTER_TTL as u32) << 8 | inner_protocol(packet) as u32;
-    let spread = spread(backend, hash);
-    let sum = backend.sum as u32 + class + length + ttl_protocol + (spread >> 16) + (spread & 0xffff);
+    let spread = spread(standing, hash);
+    let sum = standing.sum() as u32 + class + length + ttl_protocol + (spread >> 16) + (spread & 0xffff);
     let check = checksum::finish(sum) as u32;
     [
         (0x4500_0000 | class << 16 | length & 0xffff).to_be(),
@@ -71,7 +71,7 @@ pub const fn ip4(backend: &Backend, packet: &Packet, hash: u64) -> [u32; 5] {
 /// The outer IPv6 header (RFC 2473) as words that have its bytes' order in memory: the flow label from the flow's
 /// hash (RFC 6438) and the traffic class of the inner packet (RFC 6040).
 #[inline(always)]
-pub const fn ip6(backend: &Backend, packet: &Packet, hash: u64) -> [u64; 5] {
+pub const fn ip6(backend: &Backend, standing: Standing, packet: &Packet, hash: u64) -> [u64; 5] {
     let label = (hash >> 12) as u32 & 0xf_ffff;
     let first = 6 << 28 | (packet.traffic_class as u32) << 20 | label;
     let second = (packet.length as u32) << 16 | (inner_protocol(packet) as u32) << 8 | OUTER_TTL as u32;
@@ -81,7 +81,7 @@ pub const fn ip6(backend: &Backend, packet: &Packet, hash: u64) -> [u64; 5] {
         ((first as u64) << 32 | second as u64).to_be(),
         source_high,
         // The template's own low bits are zero where the flow's go.
-        source_low | (spread(backend, hash) as u64).to_be(),
+        source_low | (spread(standing, hash) as u64).to_be(),
         destination_high,
         destination_low,
     ]
@@ -110,16 +110,10 @@ mod tests {
     fn the_checksum_is_right_for_every_flow_and_length() {
         let source = Addr::v4([172, 16, 0, 0]);
         let destination = Addr::v4([10, 9, 0, 12]);
-        let backend = Backend {
-            encap: Encap::Ip4 as u8,
-            spread_bits: 16,
-            sum: constant_sum(source, destination),
-            outer_source: source,
-            outer_destination: destination,
-            ..Backend::default()
-        };
+        let backend = Backend { outer_source: source, outer_destination: destination, ..Backend::default() };
+        let standing = Standing::new(Encap::Ip4, 16, constant_sum(source, destination), 0);
         for hash in (0..200_000u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
-            let header = ip4(&backend, &packet((hash >> 40) as u16 & 0x3fff, hash as u8), hash);
+            let header = ip4(&backend, standing, &packet((hash >> 40) as u16 & 0x3fff, hash as u8), hash);
             let header = pod::bytes(&header);
             assert_eq!(checksum::fold(checksum::add(0, header)), 0xffff, "{header:x?}");
             assert_eq!(header[12..14], [172, 16]);

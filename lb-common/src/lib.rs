@@ -13,4 +13,5 @@ pub mod packet;
 pub mod parse;
 pub mod select;
 pub mod tables;
+pub mod track;
 pub mod wire;

@@ -1,6 +1,9 @@
 //! What parsing learned about a packet. No pointers, no bytes of it.
 
-use crate::addr::Addr;
+use crate::{
+    addr::Addr,
+    wire::{protocol, tcp_flag},
+};
 
 /// A TCP or UDP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,4 +26,19 @@ pub struct Packet {
     pub length: u16,
     /// Whether the IP header is IPv4.
     pub is_v4: bool,
+}
+
+impl Packet {
+    /// Whether it is TCP.
+    #[inline(always)]
+    pub const fn is_tcp(&self) -> bool {
+        self.protocol == protocol::TCP
+    }
+
+    /// Whether it opens a flow as far as anyone can tell: a TCP SYN without ACK (RFC 9293 section 3.5). UDP has no
+    /// such mark.
+    #[inline(always)]
+    pub const fn opens_flow(&self) -> bool {
+        self.is_tcp() && self.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
+    }
 }

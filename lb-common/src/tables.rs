@@ -1,11 +1,16 @@
-//! Everything a decision may read: the seam between the pure decision and where its tables are kept.
+//! Everything a decision may read or write: the seam between the pure decision and where its tables are kept.
 
-use crate::abi::{Backend, Config, IndexEntry, Service, Slot};
+use crate::abi::{Backend, Config, Flow, IndexEntry, Note, Service, Slot};
 
 /// The tables of a balancer. The kernel program has them in BPF maps, the model in ordinary memory.
 ///
 /// `None` means that the number is outside the table: a defect of whoever filled it, never a crash.
 pub trait Tables {
+    /// A bucket of the flow table.
+    type Bucket<'t>: FlowBucket
+    where
+        Self: 't;
+
     /// What holds for every packet. A copy, because the selector may change at any time.
     fn config(&self) -> Config;
 
@@ -18,6 +23,30 @@ pub trait Tables {
     /// One slot of all pools' slots.
     fn slot(&self, place: u32) -> Option<Slot>;
 
+    /// Who owned a slot in transition before.
+    fn previous(&self, place: u32) -> Option<Slot>;
+
     /// The backend of that index.
     fn backend(&self, index: u32) -> Option<&Backend>;
+
+    /// The bucket for flows with this hash.
+    fn bucket(&self, hash: u32) -> Option<Self::Bucket<'_>>;
+
+    /// Whether one more flow may be remembered now; asking counts it.
+    fn may_remember(&self) -> bool;
+
+    /// Counts something that happened beside the verdict.
+    fn note(&self, note: Note);
+}
+
+/// A bucket of the flow table, which others read and write at the same time.
+pub trait FlowBucket {
+    /// The flow at place `way`, below [`crate::abi::WAYS`].
+    fn load(&self, way: usize) -> Flow;
+
+    /// Puts another flow at place `way`.
+    fn replace(&self, way: usize, flow: Flow);
+
+    /// Writes what is known of the flow that is at place `way` already.
+    fn update(&self, way: usize, flow: Flow);
 }

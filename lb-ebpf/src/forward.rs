@@ -18,14 +18,14 @@ use crate::{cursor::Cursor, maps};
 /// Why it cannot be sent; the frame may be half rewritten and must be dropped.
 #[inline(always)]
 pub fn send(ctx: &XdpContext, packet: &Packet, forward: &Forward<'_>) -> Result<u32, DropReason> {
-    let Forward { backend, hop, hash, .. } = *forward;
+    let Forward { backend, standing, hop, hash, .. } = *forward;
     match forward.encap {
         Encap::L2 => {
             let ether_type = if packet.is_v4 { ETHER_IPV4 } else { ETHER_IPV6 };
             ethernet(&Cursor::new(ctx), hop, ether_type)?;
         }
-        Encap::Ip4 => push(ctx, hop, ETHER_IPV4, encap::ip4(backend, packet, hash))?,
-        Encap::Ip6 => push(ctx, hop, ETHER_IPV6, encap::ip6(backend, packet, hash))?,
+        Encap::Ip4 => push(ctx, hop, ETHER_IPV4, encap::ip4(backend, standing, packet, hash))?,
+        Encap::Ip6 => push(ctx, hop, ETHER_IPV6, encap::ip6(backend, standing, packet, hash))?,
     }
     way_out(ctx, hop)
 }

@@ -19,7 +19,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use lb_common::{
-    abi::Reason,
+    abi::{Reason, Ticks},
     decide::{Decision, decide},
     parse::parse,
 };
@@ -36,7 +36,7 @@ pub fn lb(ctx: XdpContext) -> u32 {
             return xdp_action::XDP_PASS;
         }
     };
-    match decide(&Maps, &packet) {
+    match decide(&Maps, &packet, Ticks::new(maps::jiffies())) {
         Decision::Forward(forward) => match forward::send(&ctx, &packet, &forward) {
             Ok(verdict) => {
                 report::forwarded(&ctx, &packet, &forward);
@@ -56,6 +56,12 @@ pub fn lb(ctx: XdpContext) -> u32 {
             xdp_action::XDP_DROP
         }
     }
+}
+
+/// Tells the time flows are remembered by: what the daemon runs to read the same clock. Never attached.
+#[xdp]
+pub fn lb_clock(_ctx: XdpContext) -> u32 {
+    maps::jiffies() as u32
 }
 
 /// Passes everything: what a veth peer needs to receive native `XDP_TX`.

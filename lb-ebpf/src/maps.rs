@@ -4,16 +4,16 @@
 use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
-    helpers::bpf_get_smp_processor_id,
+    helpers::{bpf_get_smp_processor_id, generated::bpf_jiffies64},
     macros::map,
     maps::{Array, DevMap},
 };
 use lb_common::{
     abi::{
-        Backend, Config, Counter, IndexEntry, Limits, MAX_PORTS, Reason, SLOTS_PER_LINE, Service, Slot,
-        SlotLine,
+        Backend, Bucket, Config, Counter, Flow, IndexEntry, Limits, MAX_PORTS, Note, Reason, SLOTS_PER_LINE,
+        Service, Slot, SlotLine, WAYS,
     },
-    tables::Tables,
+    tables::{FlowBucket, Tables},
 };
 
 // The daemon maps these arrays into its memory: it fills them by aligned stores and reads counters by loads.
@@ -27,6 +27,11 @@ static lb_services: Array<Service> = Array::with_max_entries(Limits::DEFAULT.ser
 static lb_slots: Array<SlotLine> =
     Array::with_max_entries(Limits::DEFAULT.slots / SLOTS_PER_LINE, BPF_F_MMAPABLE);
 #[map]
+static lb_previous: Array<SlotLine> =
+    Array::with_max_entries(Limits::DEFAULT.slots / SLOTS_PER_LINE, BPF_F_MMAPABLE);
+#[map]
+static lb_flows: Array<Bucket> = Array::with_max_entries(Limits::DEFAULT.flow_buckets, BPF_F_MMAPABLE);
+#[map]
 static lb_backends: Array<Backend> = Array::with_max_entries(Limits::DEFAULT.backends, BPF_F_MMAPABLE);
 #[map]
 static lb_ports: Array<u32> = Array::with_max_entries(MAX_PORTS, BPF_F_MMAPABLE);
@@ -36,11 +41,33 @@ static lb_counters: Array<Counter> = Array::with_max_entries(Limits::DEFAULT.cou
 static lb_reasons: Array<Counter> = Array::with_max_entries(Reason::COUNT, BPF_F_MMAPABLE);
 #[map]
 static lb_devices: DevMap = DevMap::with_max_entries(MAX_PORTS, 0);
+#[map]
+static lb_budgets: Array<Budget> = Array::with_max_entries(1, 0);
 
 #[unsafe(no_mangle)]
 static INDEX_ENTRIES: Global<u32> = Global::new(Limits::DEFAULT.index);
 #[unsafe(no_mangle)]
 static COUNTERS_PER_CPU: Global<u32> = Global::new(Limits::DEFAULT.counters);
+
+#[unsafe(no_mangle)]
+static FLOW_MASK: Global<u32> = Global::new(Limits::DEFAULT.flow_buckets - 1);
+/// How many flows a CPU may remember in one tick.
+#[unsafe(no_mangle)]
+static FLOWS_PER_TICK: Global<u32> = Global::new(1000);
+
+/// How many flows a CPU has remembered in the present tick; a cache line of its own.
+#[repr(C, align(64))]
+pub struct Budget {
+    tick: u64,
+    used: u32,
+}
+
+/// Coarse time. Inlined by the kernel: a load.
+#[inline(always)]
+pub fn jiffies() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_jiffies64() }
+}
 
 /// The decision's tables, in BPF maps.
 pub struct Maps;
@@ -73,16 +100,95 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn slot(&self, place: u32) -> Option<Slot> {
-        let line = lb_slots.get_ptr(place / SLOTS_PER_LINE)?;
-        let within = (place % SLOTS_PER_LINE) as usize;
-        // SAFETY: `within` is below the length of the line, which lives as long as the program. Volatile: the
-        // daemon stores new slots at any time.
-        Some(unsafe { (&raw const (*line).0).cast::<Slot>().add(within).read_volatile() })
+        slot(lb_slots.get_ptr(place / SLOTS_PER_LINE)?, place)
+    }
+
+    #[inline(always)]
+    fn previous(&self, place: u32) -> Option<Slot> {
+        slot(lb_previous.get_ptr(place / SLOTS_PER_LINE)?, place)
     }
 
     #[inline(always)]
     fn backend(&self, index: u32) -> Option<&Backend> {
         lb_backends.get(index)
+    }
+
+    type Bucket<'t> = MapBucket;
+
+    #[inline(always)]
+    fn bucket(&self, hash: u32) -> Option<MapBucket> {
+        lb_flows.get_ptr_mut(hash & FLOW_MASK.load()).map(MapBucket)
+    }
+
+    #[inline(always)]
+    fn may_remember(&self) -> bool {
+        let Some(budget) = lb_budgets.get_ptr_mut(cpu()) else { return false };
+        let now = jiffies();
+        // SAFETY: the element lives as long as the program, and only this CPU writes it.
+        unsafe {
+            if (*budget).tick != now {
+                (*budget).tick = now;
+                (*budget).used = 0;
+            }
+            (*budget).used += 1;
+            (*budget).used <= FLOWS_PER_TICK.load()
+        }
+    }
+
+    #[inline(always)]
+    fn note(&self, note: Note) {
+        count_reason(Reason::Note(note), 0);
+    }
+}
+
+#[inline(always)]
+fn slot(line: *const SlotLine, place: u32) -> Option<Slot> {
+    let within = (place % SLOTS_PER_LINE) as usize;
+    // SAFETY: `within` is below the length of the line, which lives as long as the program. Volatile: the daemon
+    // stores new slots at any time.
+    Some(unsafe { (&raw const (*line).0).cast::<Slot>().add(within).read_volatile() })
+}
+
+/// A bucket in the map. Other CPUs read and write it at the same time, each word whole.
+pub struct MapBucket(*mut Bucket);
+
+impl MapBucket {
+    #[inline(always)]
+    fn flow(&self, way: usize) -> *mut Flow {
+        // SAFETY: the masked place lies within the bucket.
+        unsafe { self.0.cast::<Flow>().add(way & (WAYS - 1)) }
+    }
+}
+
+impl FlowBucket for MapBucket {
+    #[inline(always)]
+    fn load(&self, way: usize) -> Flow {
+        let flow = self.flow(way);
+        // SAFETY: the element lives as long as the program; volatile, because others write it.
+        unsafe {
+            Flow {
+                id: (&raw const (*flow).id).read_volatile(),
+                value: (&raw const (*flow).value).read_volatile(),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn replace(&self, way: usize, new: Flow) {
+        let flow = self.flow(way);
+        // SAFETY: as above. In this order, so that nobody takes the new value for the old flow's.
+        unsafe {
+            (&raw mut (*flow).id).write_volatile(0);
+            (&raw mut (*flow).value).write_volatile(new.value);
+            (&raw mut (*flow).id).write_volatile(new.id);
+        }
+    }
+
+    #[inline(always)]
+    fn update(&self, way: usize, new: Flow) {
+        let flow = self.flow(way);
+        // SAFETY: as above.
+        unsafe { (&raw mut (*flow).value).write_volatile(new.value) };
     }
 }
 

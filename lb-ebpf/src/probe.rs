@@ -75,7 +75,8 @@ pub fn steer(ctx: &mut TcContext) -> Steered {
 #[inline(always)]
 fn rewrite(ctx: &TcContext, index: u32) -> Option<Hop> {
     let backend = Maps.backend(index)?;
-    let encap = Encap::from_byte(backend.encap)?;
+    let standing = backend.standing();
+    let encap = standing.encap()?;
     let hop = backend.hop();
     let packet = parse(&Skb(ctx)).ok()?;
     // Any hash will do: each backend keeps to one outer source for its probes.
@@ -83,11 +84,11 @@ fn rewrite(ctx: &TcContext, index: u32) -> Option<Hop> {
     match encap {
         Encap::L2 => ethernet(ctx, hop, if packet.is_v4 { ETHER_IPV4 } else { ETHER_IPV6 })?,
         Encap::Ip4 => {
-            push(ctx, encap::ip4(backend, &packet, hash), BPF_F_ADJ_ROOM_ENCAP_L3_IPV4)?;
+            push(ctx, encap::ip4(backend, standing, &packet, hash), BPF_F_ADJ_ROOM_ENCAP_L3_IPV4)?;
             ethernet(ctx, hop, ETHER_IPV4)?;
         }
         Encap::Ip6 => {
-            push(ctx, encap::ip6(backend, &packet, hash), BPF_F_ADJ_ROOM_ENCAP_L3_IPV6)?;
+            push(ctx, encap::ip6(backend, standing, &packet, hash), BPF_F_ADJ_ROOM_ENCAP_L3_IPV6)?;
             ethernet(ctx, hop, ETHER_IPV6)?;
         }
     }

@@ -55,22 +55,34 @@ reasons! {
     }
 }
 
-/// A reason of either kind.
+reasons! {
+    /// What happened beside the verdict. Not a reason for one, but counted like one.
+    Note from 48 {
+        FlowsFull "flow_not_remembered_full" "A flow found its bucket of the flow table full of others."
+        FlowsLimited "flow_not_remembered_limited" "This CPU had remembered as many flows as it may in this moment."
+    }
+}
+
+/// A reason of any kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// The packet went on to the kernel.
     Pass(PassReason),
     /// The packet was dropped.
     Drop(DropReason),
+    /// The packet was forwarded all the same.
+    Note(Note),
 }
 
 impl Reason {
     /// Counters that one CPU owns for reasons.
-    pub const COUNT: u32 = 32;
+    pub const COUNT: u32 = 64;
 
     /// Every reason.
     pub fn all() -> impl Iterator<Item = Self> {
-        PassReason::ALL.iter().map(|&r| Self::Pass(r)).chain(DropReason::ALL.iter().map(|&r| Self::Drop(r)))
+        let pass = PassReason::ALL.iter().map(|&r| Self::Pass(r));
+        let drop = DropReason::ALL.iter().map(|&r| Self::Drop(r));
+        pass.chain(drop).chain(Note::ALL.iter().map(|&r| Self::Note(r)))
     }
 
     /// The name that counters, metrics and events use.
@@ -78,6 +90,7 @@ impl Reason {
         match self {
             Self::Pass(reason) => reason.name(),
             Self::Drop(reason) => reason.name(),
+            Self::Note(note) => note.name(),
         }
     }
 
@@ -86,6 +99,7 @@ impl Reason {
         match self {
             Self::Pass(reason) => reason.text(),
             Self::Drop(reason) => reason.text(),
+            Self::Note(note) => note.text(),
         }
     }
 
@@ -95,13 +109,15 @@ impl Reason {
         match self {
             Self::Pass(reason) => reason.counter(),
             Self::Drop(reason) => reason.counter(),
+            Self::Note(note) => note.counter(),
         }
     }
 }
 
 const _: () = {
     assert!(PassReason::ALL.len() <= 16);
-    assert!(DropReason::ALL.len() <= 16);
+    assert!(DropReason::ALL.len() <= 32);
+    assert!(Note::ALL.len() <= 16);
 };
 
 #[cfg(test)]

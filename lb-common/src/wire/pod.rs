@@ -31,6 +31,8 @@ pod!(
     crate::abi::Slot,
     crate::abi::SlotLine,
     crate::abi::Backend,
+    crate::abi::Flow,
+    crate::abi::Bucket,
     crate::abi::Counter,
 );
 
