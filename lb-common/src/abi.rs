@@ -112,6 +112,12 @@ pub struct Config {
     pub selector: u64,
     /// Key of the flow hash; the same on every balancer of a fleet.
     pub seed: u64,
+    /// After this many ticks the fragments of a packet are not waited for any more (RFC 791 section 3.2).
+    pub fragment_idle: u32,
+    /// Zero: room for features that are looked up beside the exact key.
+    pub features: u32,
+    /// Zero.
+    pub reserved: u64,
 }
 
 /// Which copy of the service index is live, how large it is, and its hash's salt: one word, so
@@ -169,7 +175,7 @@ pub const PROBE_MARK: u32 = 0x1b00_0000;
 pub const PROBE_MARK_MASK: u32 = 0xff00_0000;
 
 const _: () = {
-    assert!(size_of::<Config>() == 16);
+    assert!(size_of::<Config>() == 32);
     assert!(size_of::<ServiceKey>() == 24);
     assert!(size_of::<IndexEntry>() == 32);
     assert!(size_of::<Service>() == 32);

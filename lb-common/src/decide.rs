@@ -4,9 +4,11 @@
 //! packet's bytes; the only table that is written is the flow table, see `track`.
 
 use crate::{
-    abi::{Backend, DropReason, Encap, Hop, PassReason, Selector, Service, ServiceKey, Standing, Ticks},
+    abi::{
+        Backend, Config, DropReason, Encap, Hop, PassReason, Selector, Service, ServiceKey, Standing, Ticks,
+    },
     encap,
-    packet::Packet,
+    packet::{FragmentId, Kind, Packet},
     select,
     tables::Tables,
     track::{self, Place},
@@ -17,6 +19,13 @@ use crate::{
 pub enum Decision<'t> {
     /// It goes to a backend.
     Forward(Forward<'t>),
+    /// It is an echo request to a VIP: the balancer answers.
+    Echo,
+    /// It does not fit its backend's tunnel: the sender is told what would.
+    TooBig {
+        /// Largest IP packet that fits; bytes.
+        room: u16,
+    },
     /// It is not for us: the kernel's own stack gets it.
     Pass(PassReason),
     /// It is for us and cannot be served.
@@ -36,8 +45,8 @@ pub struct Forward<'t> {
     pub encap: Encap,
     /// The next hop, read once.
     pub hop: Hop,
-    /// Where the packet is counted.
-    pub counter: u32,
+    /// Where the packet is counted; later fragments belong to no service.
+    pub counter: Option<u32>,
     /// The flow's hash.
     pub hash: u64,
 }
@@ -46,28 +55,50 @@ pub struct Forward<'t> {
 #[inline(always)]
 pub fn decide<'t, T: Tables>(tables: &'t T, packet: &Packet, now: Ticks) -> Decision<'t> {
     let config = tables.config();
-    let key = ServiceKey::new(packet.destination, packet.protocol, packet.destination_port);
+    let key = match packet.kind {
+        Kind::Whole | Kind::FirstFragment(_) | Kind::IcmpError => {
+            ServiceKey::new(packet.destination, packet.protocol, packet.destination_port)
+        }
+        Kind::LaterFragment(_) | Kind::EchoRequest => ServiceKey::vip(packet.destination),
+    };
     let Some(service) = find_service(tables, config.selector, &key) else {
         return Decision::Pass(PassReason::NotForService);
     };
+    let (index, hash) = match packet.kind {
+        Kind::EchoRequest if service.flags & Service::ECHO != 0 => return Decision::Echo,
+        Kind::EchoRequest => return Decision::Pass(PassReason::NotForService),
+        Kind::LaterFragment(FragmentId(id)) => {
+            let hash = fragment_hash(&config, packet, id);
+            match track::fragment(tables, hash, config.fragment_idle, now) {
+                Some(index) => (index, hash),
+                None => return Decision::Drop(DropReason::FragmentUnknown),
+            }
+        }
+        Kind::Whole | Kind::FirstFragment(_) | Kind::IcmpError => {
+            let hash = select::flow_hash(
+                config.seed,
+                &packet.source,
+                &packet.destination,
+                packet.source_port,
+                packet.destination_port,
+                packet.protocol,
+            );
+            let place = service.slot_base.wrapping_add(select::slot_of(hash, service.slot_count));
+            let Some(slot) = tables.slot(place) else {
+                return Decision::Drop(DropReason::BackendAbsent);
+            };
+            // 0 marks an empty place of the flow table.
+            let flow = if hash == 0 { 1 } else { hash };
+            match track::backend_of(tables, service, packet, Place { place, slot, flow }, now) {
+                Some(index) => (index, hash),
+                None => return Decision::Drop(DropReason::NoBackend),
+            }
+        }
+    };
+    if let Kind::FirstFragment(FragmentId(id)) = packet.kind {
+        track::remember_fragment(tables, fragment_hash(&config, packet, id), index, now);
+    }
 
-    let hash = select::flow_hash(
-        config.seed,
-        &packet.source,
-        &packet.destination,
-        packet.source_port,
-        packet.destination_port,
-        packet.protocol,
-    );
-    let place = service.slot_base.wrapping_add(select::slot_of(hash, service.slot_count));
-    let Some(slot) = tables.slot(place) else {
-        return Decision::Drop(DropReason::BackendAbsent);
-    };
-    // 0 marks an empty place of the flow table.
-    let flow = if hash == 0 { 1 } else { hash };
-    let Some(index) = track::backend_of(tables, service, packet, Place { place, slot, flow }, now) else {
-        return Decision::Drop(DropReason::NoBackend);
-    };
     let Some(backend) = tables.backend(index) else {
         return Decision::Drop(DropReason::BackendAbsent);
     };
@@ -75,20 +106,32 @@ pub fn decide<'t, T: Tables>(tables: &'t T, packet: &Packet, now: Ticks) -> Deci
     let Some(encap) = standing.encap() else {
         return Decision::Drop(DropReason::BackendAbsent);
     };
+    if packet.ttl <= 1 {
+        return Decision::Drop(DropReason::TtlExpired);
+    }
     let hop = backend.hop();
     // An L2 packet came in whole and leaves as it came; a tunnel adds bytes that may not fit.
     if encap != Encap::L2 && u32::from(packet.length) + encap::overhead(encap) > u32::from(hop.mtu()) {
-        return Decision::Drop(DropReason::TooBig);
+        let room = u32::from(hop.mtu()).saturating_sub(encap::overhead(encap)) as u16;
+        return Decision::TooBig { room };
     }
+    let number = index.wrapping_sub(service.backend_base);
+    // A later fragment is found by its VIP: which of the VIP's services it is for, nobody knows.
+    let counted = number < service.backend_count && !matches!(packet.kind, Kind::LaterFragment(_));
     Decision::Forward(Forward {
         backend,
         index,
         standing,
         encap,
         hop,
-        counter: service.counter_base.wrapping_add(index.wrapping_sub(service.backend_base)),
+        counter: if counted { Some(service.counter_base.wrapping_add(number)) } else { None },
         hash,
     })
+}
+
+#[inline(always)]
+fn fragment_hash(config: &Config, packet: &Packet, id: u32) -> u64 {
+    select::fragment_hash(config.seed, &packet.source, &packet.destination, packet.protocol, id)
 }
 
 /// The service that has this key: two probes at most.

@@ -90,7 +90,7 @@ pub const fn ip6(backend: &Backend, standing: Standing, packet: &Packet, hash: u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::pod;
+    use crate::{packet::Kind, wire::pod};
 
     fn packet(length: u16, traffic_class: u8) -> Packet {
         Packet {
@@ -101,8 +101,11 @@ mod tests {
             protocol: 6,
             tcp_flags: 0,
             traffic_class,
+            ttl: 60,
             length,
+            offset: 14,
             is_v4: true,
+            kind: Kind::Whole,
         }
     }
 

@@ -5,28 +5,56 @@ use crate::{
     wire::{protocol, tcp_flag},
 };
 
-/// A TCP or UDP packet.
+/// A packet that may be for a service.
+///
+/// Addresses, ports and protocol are those that find the service and the flow. For an ICMP error they are those of
+/// the packet that it quotes, turned round: the direction from the client to the VIP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// The client.
     pub source: Addr,
     /// The VIP, if it is one.
     pub destination: Addr,
-    /// Host byte order.
+    /// Host byte order; 0 where there is none.
     pub source_port: u16,
-    /// Host byte order.
+    /// Host byte order; 0 where there is none.
     pub destination_port: u16,
     /// IP protocol number.
     pub protocol: u8,
-    /// TCP flags, see [`crate::wire::tcp_flag`]; 0 for UDP.
+    /// TCP flags, see [`crate::wire::tcp_flag`]; 0 for others.
     pub tcp_flags: u8,
     /// DSCP and ECN.
     pub traffic_class: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
     /// Length of the IP packet as its header says; bytes.
     pub length: u16,
+    /// Where the IP header begins: 14, or behind one or two VLAN tags 18 or 22; bytes.
+    pub offset: u8,
     /// Whether the IP header is IPv4.
     pub is_v4: bool,
+    /// What it is beside a packet of a flow.
+    pub kind: Kind,
 }
+
+/// What a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A whole packet of a flow.
+    Whole,
+    /// The first fragment of one, which carries the ports.
+    FirstFragment(FragmentId),
+    /// Any other fragment: its ports are not known.
+    LaterFragment(FragmentId),
+    /// An ICMP error about a packet of a flow.
+    IcmpError,
+    /// An ICMP echo request. Ports are 0.
+    EchoRequest,
+}
+
+/// What the fragments of a packet have in common, beside addresses and protocol (RFC 791, RFC 8200 section 4.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FragmentId(pub u32);
 
 impl Packet {
     /// Whether it is TCP.

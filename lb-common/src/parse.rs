@@ -7,10 +7,10 @@ use network_types::eth::EthHdr;
 
 use crate::{
     abi::PassReason,
-    packet::Packet,
+    packet::{FragmentId, Kind, Packet},
     wire::{
-        ETHER_IPV4, ETHER_IPV6,
-        ip::{Family, V4, V6},
+        ETHER_IPV4, ETHER_IPV6, ETHER_SERVICE_VLAN, ETHER_VLAN,
+        ip::{Family, Fragment, IpHeader, V4, V6},
         pod::{self, Pod},
         protocol,
     },
@@ -40,10 +40,21 @@ impl Frame for [u8] {
     }
 }
 
-/// Offset of the IP header.
+/// Offset of the IP header in a frame without VLAN tags.
 pub const L3_OFFSET: usize = size_of::<EthHdr>();
 
-/// What TCP and UDP headers both begin with; numbers as they stand in memory. Read as one word.
+/// A VLAN tag behind its `EtherType`; numbers as they stand in memory.
+#[repr(C, align(2))]
+#[derive(Clone, Copy)]
+struct VlanTag {
+    control: u16,
+    ether_type: u16,
+}
+
+/// VLAN tags that are stepped over: one, or two stacked (QinQ).
+const MAX_TAGS: usize = 2;
+
+/// What TCP, UDP and SCTP headers begin with; numbers as they stand in memory. Read as one word.
 #[repr(C, align(4))]
 #[derive(Clone, Copy)]
 struct Ports {
@@ -51,15 +62,28 @@ struct Ports {
     destination: u16,
 }
 
-// SAFETY: two numbers without padding.
+/// The first eight bytes of an ICMP message.
+#[repr(C, align(4))]
+#[derive(Clone, Copy)]
+struct IcmpStart {
+    kind: u8,
+    code: u8,
+    checksum: u16,
+    rest: u32,
+}
+
+// SAFETY: numbers without padding.
+unsafe impl Pod for VlanTag {}
+// SAFETY: numbers without padding.
 unsafe impl Pod for Ports {}
+// SAFETY: numbers without padding.
+unsafe impl Pod for IcmpStart {}
 
 /// Where the flags of a TCP header are (RFC 9293 section 3.1).
 const TCP_FLAGS: usize = 13;
 
-/// The shortest headers, without options; bytes.
-const TCP_HEADER: u16 = 20;
-const UDP_HEADER: u16 = 8;
+/// Bytes of an ICMP header, before what it quotes.
+const ICMP_HEADER: usize = size_of::<IcmpStart>();
 
 /// Reads a frame.
 ///
@@ -69,44 +93,132 @@ const UDP_HEADER: u16 = 8;
 #[inline(always)]
 pub fn parse<F: Frame + ?Sized>(frame: &F) -> Result<Packet, PassReason> {
     let ethernet: EthHdr = frame.read(0).ok_or(PassReason::Truncated)?;
-    match ethernet.ether_type {
-        ETHER_IPV4 => ip::<V4, F>(frame, true),
-        ETHER_IPV6 => ip::<V6, F>(frame, false),
+    let mut ether_type = ethernet.ether_type;
+    let mut offset = L3_OFFSET;
+    for _ in 0..MAX_TAGS {
+        if !matches!(ether_type, ETHER_VLAN | ETHER_SERVICE_VLAN) {
+            break;
+        }
+        let tag: VlanTag = frame.read(offset).ok_or(PassReason::Truncated)?;
+        ether_type = tag.ether_type;
+        offset += size_of::<VlanTag>();
+    }
+    match ether_type {
+        ETHER_IPV4 => ip::<V4, F>(frame, offset, true),
+        ETHER_IPV6 => ip::<V6, F>(frame, offset, false),
         _ => Err(PassReason::NotIp),
     }
 }
 
 #[inline(always)]
-fn ip<I: Family, F: Frame + ?Sized>(frame: &F, is_v4: bool) -> Result<Packet, PassReason> {
-    let header: I::Header = frame.read(L3_OFFSET).ok_or(PassReason::Truncated)?;
+fn ip<I: Family, F: Frame + ?Sized>(frame: &F, offset: usize, is_v4: bool) -> Result<Packet, PassReason> {
+    let header: I::Header = frame.read(offset).ok_or(PassReason::Truncated)?;
     let ip = I::header(&header)?;
-    if L3_OFFSET + usize::from(ip.total_len) > frame.len() {
+    if offset + usize::from(ip.total_len) > frame.len() {
         return Err(PassReason::Truncated);
     }
-    let offset = L3_OFFSET + usize::from(ip.header_len);
-    let room = ip.total_len - ip.header_len;
-    let shortest = match ip.protocol {
-        protocol::TCP => TCP_HEADER,
-        protocol::UDP => UDP_HEADER,
-        _ => return Err(PassReason::OtherProtocol),
+    let ip = I::skip_extensions(frame, offset, ip)?;
+    let packet = Packet {
+        source: ip.source,
+        destination: ip.destination,
+        source_port: 0,
+        destination_port: 0,
+        protocol: ip.protocol,
+        tcp_flags: 0,
+        traffic_class: ip.traffic_class,
+        ttl: ip.ttl,
+        length: ip.total_len,
+        offset: offset as u8,
+        is_v4,
+        kind: match ip.fragment {
+            Fragment::No => Kind::Whole,
+            Fragment::First(id) => Kind::FirstFragment(FragmentId(id)),
+            Fragment::Later(id) => Kind::LaterFragment(FragmentId(id)),
+        },
     };
-    if room < shortest {
+    // Its ports are in the first one.
+    if let Kind::LaterFragment(_) = packet.kind {
+        return Ok(packet);
+    }
+    if ip.protocol == I::ICMP {
+        return icmp::<I, F>(frame, ip, packet);
+    }
+    transport(frame, ip, packet)
+}
+
+/// The shortest transport header that a packet must have room for; bytes.
+#[inline(always)]
+fn shortest(protocol: u8) -> Result<u16, PassReason> {
+    match protocol {
+        protocol::TCP => Ok(20),
+        protocol::UDP => Ok(8),
+        protocol::SCTP => Ok(12),
+        _ => Err(PassReason::OtherProtocol),
+    }
+}
+
+#[inline(always)]
+fn transport<F: Frame + ?Sized>(frame: &F, ip: IpHeader, packet: Packet) -> Result<Packet, PassReason> {
+    if ip.total_len - ip.header_len < shortest(ip.protocol)? {
         return Err(PassReason::Truncated);
     }
+    let offset = usize::from(packet.offset) + usize::from(ip.header_len);
     let ports: Ports = frame.read(offset).ok_or(PassReason::Truncated)?;
     let tcp_flags = match ip.protocol {
         protocol::TCP => frame.read(offset + TCP_FLAGS).ok_or(PassReason::Truncated)?,
         _ => 0,
     };
     Ok(Packet {
-        source: ip.source,
-        destination: ip.destination,
         source_port: u16::from_be(ports.source),
         destination_port: u16::from_be(ports.destination),
-        protocol: ip.protocol,
         tcp_flags,
-        traffic_class: ip.traffic_class,
-        length: ip.total_len,
-        is_v4,
+        ..packet
+    })
+}
+
+/// An echo request to the VIP, or an error about a packet that left it.
+#[inline(always)]
+fn icmp<I: Family, F: Frame + ?Sized>(frame: &F, ip: IpHeader, packet: Packet) -> Result<Packet, PassReason> {
+    let offset = usize::from(packet.offset) + usize::from(ip.header_len);
+    let room = usize::from(ip.total_len - ip.header_len);
+    let icmp: IcmpStart = frame.read(offset).ok_or(PassReason::Truncated)?;
+    if room < ICMP_HEADER {
+        return Err(PassReason::Truncated);
+    }
+    // A part of a message says nothing about the whole.
+    if packet.kind != Kind::Whole {
+        return Err(PassReason::Fragment);
+    }
+    if icmp.kind == I::ECHO_REQUEST && icmp.code == 0 {
+        return Ok(Packet { kind: Kind::EchoRequest, ..packet });
+    }
+    if !I::is_error(icmp.kind) {
+        return Err(PassReason::OtherProtocol);
+    }
+
+    let quoted = offset + ICMP_HEADER;
+    let header: I::Header = frame.read(quoted).ok_or(PassReason::Truncated)?;
+    let inner = I::skip_extensions(frame, quoted, I::header(&header)?)?;
+    if let Fragment::Later(_) = inner.fragment {
+        return Err(PassReason::Fragment);
+    }
+    shortest(inner.protocol)?;
+    // It quotes at least the ports (RFC 792, RFC 4443 section 2.4), and both must lie within the message.
+    let at = ICMP_HEADER + usize::from(inner.header_len);
+    if room < at + size_of::<Ports>() {
+        return Err(PassReason::Truncated);
+    }
+    let ports: Ports = frame.read(offset + at).ok_or(PassReason::Truncated)?;
+    // An error about a packet that the VIP did not send is none of a service's.
+    if inner.source.words() != packet.destination.words() {
+        return Err(PassReason::OtherProtocol);
+    }
+    Ok(Packet {
+        source: inner.destination,
+        source_port: u16::from_be(ports.destination),
+        destination_port: u16::from_be(ports.source),
+        protocol: inner.protocol,
+        kind: Kind::IcmpError,
+        ..packet
     })
 }

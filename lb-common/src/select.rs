@@ -45,6 +45,17 @@ pub const fn flow_hash(
     mix(mix(hash, destination_low), destination_high)
 }
 
+/// Hash of what the fragments of one packet have in common. Never 0.
+#[inline(always)]
+pub const fn fragment_hash(seed: u64, source: &Addr, destination: &Addr, protocol: u8, id: u32) -> u64 {
+    let [source_high, source_low] = source.words();
+    let [destination_high, destination_low] = destination.words();
+    // The mark keeps them apart from flows of the same addresses.
+    let what = id as u64 | (protocol as u64) << 32 | 1 << 63;
+    let hash = mix(mix(seed, source_high ^ what), source_low);
+    mix(mix(hash, destination_low), destination_high) | 1
+}
+
 /// Which of `count` slots a hash falls on: multiply-shift (Lemire 2016), no division.
 #[inline(always)]
 pub const fn slot_of(hash: u64, count: u32) -> u32 {

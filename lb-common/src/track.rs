@@ -13,15 +13,15 @@
 //! SYNs displaces nothing but SYNs. UDP has no mark of a beginning: it is tracked always, or goes to the slot's owner.
 
 use crate::{
-    abi::{Flow, Note, Service, Slot, Standing, Ticks, Tracking, WAYS},
-    packet::Packet,
+    abi::{Backend, Flow, Note, Service, Slot, Standing, Ticks, Tracking, WAYS},
+    packet::{Kind, Packet},
     tables::{FlowBucket, Tables},
 };
 
 /// A flow is marked as seen again only after this many ticks: marking dirties a cache line.
 const REFRESH: u32 = 64;
 
-/// What a packet's slot and hashes are.
+/// Where a packet's flow has its slot and its memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
     /// Place of the slot among all slots.
@@ -70,7 +70,7 @@ fn owner(service: &Service, slot: Slot) -> Option<u32> {
 
 #[inline(always)]
 fn standing<T: Tables>(tables: &T, index: u32) -> Standing {
-    tables.backend(index).map_or(Standing::default(), |backend| backend.standing())
+    tables.backend(index).map_or(Standing::default(), Backend::standing)
 }
 
 #[inline(always)]
@@ -83,6 +83,8 @@ fn remembered<T: Tables>(
     bucket: &T::Bucket<'_>,
 ) -> Option<u32> {
     let opens = packet.opens_flow();
+    // An ICMP error is no sign of life of its flow.
+    let passive = packet.kind == Kind::IcmpError;
     let idle = service.idle(packet.is_tcp());
     let mut known = WAYS;
     let mut free = WAYS;
@@ -112,7 +114,7 @@ fn remembered<T: Tables>(
         if within && age <= idle && standing.epoch() == flow.epoch() && standing.takes(opens) {
             // The second packet confirms a flow; a SYN sent again does not.
             let confirms = !flow.is_confirmed() && !opens;
-            if confirms || age > REFRESH {
+            if !passive && (confirms || age > REFRESH) {
                 let confirmed = flow.is_confirmed() || confirms;
                 bucket.update(known, Flow::new(place.flow, backend, flow.epoch(), confirmed, now));
             }
@@ -127,7 +129,9 @@ fn remembered<T: Tables>(
     } else {
         least
     };
-    let remembers = if way == WAYS {
+    let remembers = if passive {
+        false
+    } else if way == WAYS {
         tables.note(Note::FlowsFull);
         false
     } else if tables.may_remember() {
@@ -154,4 +158,41 @@ fn remembered<T: Tables>(
         bucket.replace(way, Flow::new(place.flow, index, epoch, false, now));
     }
     Some(index)
+}
+
+/// Remembers where the first fragment of a packet went.
+#[inline(always)]
+pub fn remember_fragment<T: Tables>(tables: &T, hash: u64, backend: u32, now: Ticks) {
+    let Some(bucket) = tables.bucket(hash as u32) else { return };
+    let mut place = WAYS;
+    for way in 0..WAYS {
+        let flow = bucket.load(way);
+        if flow.id == 0 || flow.id == hash || !flow.is_confirmed() {
+            place = way;
+        }
+    }
+    if place == WAYS {
+        tables.note(Note::FlowsFull);
+    } else if tables.may_remember() {
+        let epoch = standing(tables, backend).epoch();
+        bucket.replace(place, Flow::new(hash, backend, epoch, false, now));
+    } else {
+        tables.note(Note::FlowsLimited);
+    }
+}
+
+/// Where the first fragment of a packet went, if it was seen within `idle` ticks.
+#[inline(always)]
+pub fn fragment<T: Tables>(tables: &T, hash: u64, idle: u32, now: Ticks) -> Option<u32> {
+    let bucket = tables.bucket(hash as u32)?;
+    for way in 0..WAYS {
+        let flow = bucket.load(way);
+        if flow.id == hash {
+            let backend = flow.backend();
+            let standing = standing(tables, backend);
+            let current = standing.epoch() == flow.epoch() && standing.takes(false);
+            return (current && now.since(flow.seen()) <= idle).then_some(backend);
+        }
+    }
+    None
 }

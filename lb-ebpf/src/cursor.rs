@@ -20,6 +20,11 @@ impl<'c> Cursor<'c> {
         Self { data: ctx.data(), end: ctx.data_end(), context: PhantomData }
     }
 
+    /// The place of a value that lies within the packet.
+    ///
+    /// It is accessed as if it were aligned. Drivers align IP headers (`NET_IP_ALIGN`), and where one does not, the
+    /// verifier only lets a program pass on machines whose loads need no alignment. The compiler must not be told
+    /// otherwise: it would move everything byte by byte.
     #[inline(always)]
     fn at<T: Pod>(&self, offset: usize) -> Option<*mut T> {
         let start = self.data + offset;
@@ -34,39 +39,19 @@ impl<'c> Cursor<'c> {
     pub fn write<T: Pod>(&self, offset: usize, value: T) -> Option<()> {
         let place = self.at::<T>(offset)?;
         // SAFETY: `at` checked that the whole value lies within the packet, which is writable and ours until
-        // the program returns. For the alignment see `Words`.
+        // the program returns. For the alignment see `at`.
         unsafe { place.write(value) };
         Some(())
     }
 }
-
-/// A header made of bytes, loaded by 32-bit words; the compiler would load it byte by byte.
-///
-/// Drivers place frames so that the IP header is aligned (`NET_IP_ALIGN`), and where one does not, the verifier only
-/// lets a program pass on machines whose loads need no alignment. So all access is as if aligned: frames begin two
-/// bytes behind a multiple of eight, and what is at 6 modulo 8 from there is at one.
-#[repr(C, align(4))]
-struct Words<T>(T);
-
-/// The same by 64-bit words.
-#[repr(C, align(8))]
-struct Longs<T>(T);
 
 impl Frame for Cursor<'_> {
     #[inline(always)]
     fn read<T: Pod>(&self, offset: usize) -> Option<T> {
         let place = self.at::<T>(offset)?;
         // SAFETY: `at` checked that the whole value lies within the packet; any bytes are a T. For the alignment
-        // see `Words`; the sizes are multiples of it, so that no more than a T is read.
-        Some(unsafe {
-            if align_of::<T>() == 1 && offset % 8 == 6 && size_of::<T>().is_multiple_of(8) {
-                place.cast::<Longs<T>>().read().0
-            } else if align_of::<T>() == 1 && offset % 4 == 2 && size_of::<T>().is_multiple_of(4) {
-                place.cast::<Words<T>>().read().0
-            } else {
-                place.read()
-            }
-        })
+        // see there.
+        Some(unsafe { place.read() })
     }
 
     #[inline(always)]

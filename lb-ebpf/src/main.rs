@@ -19,7 +19,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use lb_common::{
-    abi::{Reason, Ticks},
+    abi::{DropReason, PassReason, Reason, Ticks},
     decide::{Decision, decide},
     parse::parse,
 };
@@ -47,6 +47,15 @@ pub fn lb(ctx: XdpContext) -> u32 {
                 xdp_action::XDP_DROP
             }
         },
+        // Answered in icmp.rs.
+        Decision::Echo => {
+            report::reason(&ctx, Reason::Pass(PassReason::NotForService));
+            xdp_action::XDP_PASS
+        }
+        Decision::TooBig { room: _ } => {
+            report::reason(&ctx, Reason::Drop(DropReason::TooBig));
+            xdp_action::XDP_DROP
+        }
         Decision::Pass(reason) => {
             report::reason(&ctx, Reason::Pass(reason));
             xdp_action::XDP_PASS

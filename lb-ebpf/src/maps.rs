@@ -82,6 +82,9 @@ impl Tables for Maps {
                 Config {
                     selector: (&raw const (*config).selector).read_volatile(),
                     seed: (&raw const (*config).seed).read_volatile(),
+                    fragment_idle: (&raw const (*config).fragment_idle).read_volatile(),
+                    features: (&raw const (*config).features).read_volatile(),
+                    reserved: 0,
                 }
             },
             None => Config::default(),

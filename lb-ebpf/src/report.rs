@@ -5,14 +5,22 @@
 
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
-use lb_common::{abi::Reason, decide::Forward, packet::Packet};
+use lb_common::{
+    abi::{Note, Reason},
+    decide::Forward,
+    packet::Packet,
+};
 
 use crate::maps;
 
 /// Counts a packet that was sent on.
 #[inline(always)]
 pub fn forwarded(ctx: &XdpContext, packet: &Packet, forward: &Forward<'_>) {
-    maps::count(forward.counter, u64::from(packet.length));
+    let bytes = u64::from(packet.length);
+    match forward.counter {
+        Some(counter) => maps::count(counter, bytes),
+        None => maps::count_reason(Reason::Note(Note::LaterFragment), bytes),
+    }
     debug!(ctx, "forwarded port {} -> backend {}", packet.source_port, forward.index);
 }
 

@@ -38,9 +38,9 @@ reasons! {
         NotForService "not_for_service" "No service has this address, protocol and port."
         Truncated "truncated" "The frame ends before the headers do."
         BadHeader "bad_header" "An IP header contradicts itself or the frame."
-        Fragment "fragment" "A fragment that does not carry the ports."
-        Extension "extension" "IPv6 extension headers stand before the transport header."
-        OtherProtocol "other_protocol" "Neither TCP nor UDP."
+        Fragment "fragment" "A fragment of an ICMP message, or an ICMP error that quotes a later fragment."
+        Extension "extension" "More IPv6 extension headers stand before the transport header than anyone sends."
+        OtherProtocol "other_protocol" "Neither TCP, UDP nor SCTP, nor an ICMP message that has to do with a service."
     }
 }
 
@@ -51,6 +51,8 @@ reasons! {
         BackendAbsent "backend_absent" "The slot points at a backend that is not there: a defect."
         TooBig "too_big" "The packet with its outer header exceeds the next hop's MTU."
         NoHeadroom "no_headroom" "The driver left no room for an outer header."
+        TtlExpired "ttl_expired" "Its TTL or hop limit ends here."
+        FragmentUnknown "fragment_unknown" "A later fragment whose first one was not seen, or not lately."
         NoPort "no_port" "The backend's interface is not one the program may send through."
     }
 }
@@ -58,6 +60,7 @@ reasons! {
 reasons! {
     /// What happened beside the verdict. Not a reason for one, but counted like one.
     Note from 48 {
+        LaterFragment "later_fragment" "A later fragment was forwarded after its first one."
         FlowsFull "flow_not_remembered_full" "A flow found its bucket of the flow table full of others."
         FlowsLimited "flow_not_remembered_limited" "This CPU had remembered as many flows as it may in this moment."
     }

@@ -19,6 +19,12 @@ pub struct ServiceKey {
 }
 
 impl ServiceKey {
+    /// The key that every VIP has beside those of its ports: it finds one of the VIP's services.
+    #[inline(always)]
+    pub const fn vip(vip: Addr) -> Self {
+        Self::new(vip, 0, 0)
+    }
+
     /// The key of a (VIP, protocol, port).
     #[inline(always)]
     pub const fn new(vip: Addr, protocol: u8, port: u16) -> Self {
@@ -70,8 +76,9 @@ pub struct Service {
     pub backend_count: u32,
     /// Counter of this service's backend number 0.
     pub counter_base: u32,
-    /// What its TCP flows need remembered, in bits 0-1; its UDP flows, in bits 2-3: see [`Tracking`].
-    pub tracking: u32,
+    /// What its TCP flows need remembered, in bits 0-1; its other flows, in bits 2-3: see [`Tracking`]. Bit 4: echo
+    /// requests to its VIP are answered.
+    pub flags: u32,
     /// After this long without a packet a remembered TCP flow is over; [`super::Ticks`].
     pub tcp_idle: u32,
     /// The same for UDP.
@@ -79,10 +86,13 @@ pub struct Service {
 }
 
 impl Service {
+    /// In [`Self::flags`]: echo requests to its VIP are answered.
+    pub const ECHO: u32 = 1 << 4;
+
     /// What flows of this kind need remembered.
     #[inline(always)]
     pub const fn tracking(&self, tcp: bool) -> Tracking {
-        match (if tcp { self.tracking } else { self.tracking >> 2 }) & 3 {
+        match (if tcp { self.flags } else { self.flags >> 2 }) & 3 {
             0 => Tracking::Transition,
             1 => Tracking::Always,
             _ => Tracking::Never,
@@ -110,7 +120,7 @@ pub enum Tracking {
 }
 
 impl Tracking {
-    /// The bits of [`Service::tracking`] for these two.
+    /// The bits of [`Service::flags`] for these two.
     pub const fn bits(tcp: Self, udp: Self) -> u32 {
         tcp as u32 | (udp as u32) << 2
     }

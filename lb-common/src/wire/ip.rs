@@ -2,8 +2,11 @@
 
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
-use super::{pod::Pod, protocol};
-use crate::{abi::PassReason, addr::Addr};
+use super::{
+    pod::{Longs, Pod, Words},
+    protocol,
+};
+use crate::{abi::PassReason, addr::Addr, parse::Frame};
 
 /// What a header says, in the terms both families share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,10 +19,47 @@ pub struct IpHeader {
     pub protocol: u8,
     /// DSCP and ECN (RFC 2474, RFC 3168).
     pub traffic_class: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
     /// Where the next header starts, from the start of this one; bytes.
     pub header_len: u16,
     /// Length of the packet, this header included; bytes.
     pub total_len: u16,
+    /// Whether it is a fragment.
+    pub fragment: Fragment,
+}
+
+/// Which part of a packet a fragment is; the number is what all its fragments share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fragment {
+    /// The whole.
+    No,
+    /// The first part: transport ports are in it.
+    First(u32),
+    /// Any other.
+    Later(u32),
+}
+
+impl Fragment {
+    /// From the more-fragments flag and the offset, in any unit.
+    #[inline(always)]
+    const fn new(more: bool, offset: u16, id: u32) -> Self {
+        match (more, offset) {
+            (false, 0) => Self::No,
+            (true, 0) => Self::First(id),
+            _ => Self::Later(id),
+        }
+    }
+}
+
+/// The third word of an IPv4 header (TTL, protocol, checksum; bytes in the order of memory) with the TTL one less and
+/// the checksum to match (RFC 1624). The TTL must not be 0.
+#[inline(always)]
+pub const fn hop_v4(word: u32) -> u32 {
+    let host = u32::from_be(word);
+    let sum = (host & 0xffff) + 0x0100;
+    let check = (sum & 0xffff) + (sum >> 16);
+    (((host & 0xffff_0000) - 0x0100_0000) | (check & 0xffff)).to_be()
 }
 
 /// An IP version.
@@ -28,13 +68,29 @@ pub trait Family {
     type Header: Pod;
     /// `IPIP` or `IPV6`: the protocol number of this family inside another IP header.
     const INNER_PROTOCOL: u8;
+    /// Protocol number of its ICMP.
+    const ICMP: u8;
+    /// ICMP type of an echo request.
+    const ECHO_REQUEST: u8;
 
     /// Reads a header.
     ///
     /// # Errors
-    /// The reason to leave the packet to the kernel: the header contradicts itself, or what follows it
-    /// does not carry ports.
+    /// The reason to leave the packet to the kernel: the header contradicts itself.
     fn header(header: &Self::Header) -> Result<IpHeader, PassReason>;
+
+    /// Steps over what stands between the header, which begins at `offset`, and the transport's.
+    ///
+    /// # Errors
+    /// The reason to leave the packet to the kernel: more of it than anyone sends, or it contradicts itself.
+    fn skip_extensions<F: Frame + ?Sized>(
+        frame: &F,
+        offset: usize,
+        header: IpHeader,
+    ) -> Result<IpHeader, PassReason>;
+
+    /// Whether an ICMP type is an error that quotes the packet it is about.
+    fn is_error(icmp_type: u8) -> bool;
 }
 
 /// IPv4 (RFC 791).
@@ -44,57 +100,194 @@ pub struct V4;
 pub struct V6;
 
 impl Family for V4 {
-    type Header = Ipv4Hdr;
+    type Header = Words<Ipv4Hdr>;
     const INNER_PROTOCOL: u8 = protocol::IPV4;
+    const ICMP: u8 = protocol::ICMP;
+    const ECHO_REQUEST: u8 = 8;
 
     #[inline(always)]
-    fn header(header: &Ipv4Hdr) -> Result<IpHeader, PassReason> {
+    fn header(Words(header): &Words<Ipv4Hdr>) -> Result<IpHeader, PassReason> {
         let header_len = u16::from(header.vihl & 0x0f) * 4;
         let total_len = u16::from_be_bytes(header.tot_len);
         if header.vihl >> 4 != 4 || header_len < 20 || total_len < header_len {
             return Err(PassReason::BadHeader);
         }
-        // More-fragments flag and offset: everything but reserved and DF.
-        if u16::from_be_bytes(header.frags) & 0x3fff != 0 {
-            return Err(PassReason::Fragment);
-        }
+        let fragment = u16::from_be_bytes(header.frags);
         Ok(IpHeader {
             source: Addr::v4_word(u32::from_ne_bytes(header.src_addr)),
             destination: Addr::v4_word(u32::from_ne_bytes(header.dst_addr)),
             protocol: header.proto,
             traffic_class: header.tos,
+            ttl: header.ttl,
             header_len,
             total_len,
+            fragment: Fragment::new(
+                fragment & 0x2000 != 0,
+                fragment & 0x1fff,
+                u32::from(u16::from_ne_bytes(header.id)),
+            ),
         })
+    }
+
+    #[inline(always)]
+    fn skip_extensions<F: Frame + ?Sized>(_: &F, _: usize, header: IpHeader) -> Result<IpHeader, PassReason> {
+        // Options are part of the header.
+        Ok(header)
+    }
+
+    /// Unreachable, source quench, time exceeded, parameter problem (RFC 792); redirects are for routers.
+    #[inline(always)]
+    fn is_error(icmp_type: u8) -> bool {
+        matches!(icmp_type, 3 | 4 | 11 | 12)
     }
 }
 
+/// What IPv6 extension headers begin with.
+#[repr(C, align(2))]
+#[derive(Clone, Copy)]
+struct Extension {
+    next: u8,
+    length: u8,
+}
+
+/// The fragment header (RFC 8200 section 4.5); numbers as they stand in memory.
+#[repr(C, align(4))]
+#[derive(Clone, Copy)]
+struct FragmentHeader {
+    next: u8,
+    reserved: u8,
+    offset: u16,
+    id: u32,
+}
+
+// SAFETY: numbers without padding.
+unsafe impl Pod for Extension {}
+// SAFETY: numbers without padding.
+unsafe impl Pod for FragmentHeader {}
+
+/// Extension headers before the transport's that are stepped over. RFC 8200 section 4.1 has an order of at most six.
+const MAX_EXTENSIONS: usize = 6;
+
 impl Family for V6 {
-    type Header = Ipv6Hdr;
+    type Header = Longs<Ipv6Hdr>;
     const INNER_PROTOCOL: u8 = protocol::IPV6;
+    const ICMP: u8 = protocol::ICMPV6;
+    const ECHO_REQUEST: u8 = 128;
 
     #[inline(always)]
-    fn header(header: &Ipv6Hdr) -> Result<IpHeader, PassReason> {
+    fn header(Longs(header): &Longs<Ipv6Hdr>) -> Result<IpHeader, PassReason> {
         let [version, class, _, _] = header.vcf;
         let Some(total_len) = u16::from_be_bytes(header.payload_len).checked_add(40) else {
             return Err(PassReason::BadHeader);
         };
-        if version >> 4 != 6 {
+        let destination = Addr::v6(header.dst_addr);
+        // No IPv6 packet may carry a v4-mapped address (RFC 6890 section 2.2.3), and this one would find the services
+        // of the IPv4 address.
+        if version >> 4 != 6 || destination.is_v4() {
             return Err(PassReason::BadHeader);
-        }
-        match header.next_hdr {
-            44 => return Err(PassReason::Fragment),
-            // Hop-by-hop, routing, ESP, authentication, destination options, mobility (RFC 8200 section 4).
-            0 | 43 | 50 | 51 | 60 | 135 => return Err(PassReason::Extension),
-            _ => {}
         }
         Ok(IpHeader {
             source: Addr::v6(header.src_addr),
-            destination: Addr::v6(header.dst_addr),
+            destination,
             protocol: header.next_hdr,
             traffic_class: version << 4 | class >> 4,
+            ttl: header.hop_limit,
             header_len: 40,
             total_len,
+            fragment: Fragment::No,
         })
+    }
+
+    #[inline(always)]
+    fn skip_extensions<F: Frame + ?Sized>(
+        frame: &F,
+        offset: usize,
+        mut header: IpHeader,
+    ) -> Result<IpHeader, PassReason> {
+        for _ in 0..MAX_EXTENSIONS {
+            let at = offset + usize::from(header.header_len);
+            let length = match header.protocol {
+                protocol::FRAGMENT => {
+                    let part: FragmentHeader = frame.read(at).ok_or(PassReason::Truncated)?;
+                    let offset = u16::from_be(part.offset);
+                    header.fragment = Fragment::new(offset & 1 != 0, offset >> 3, part.id);
+                    header.protocol = part.next;
+                    8
+                }
+                protocol::HOP_BY_HOP
+                | protocol::ROUTING
+                | protocol::AUTHENTICATION
+                | protocol::DESTINATION_OPTIONS
+                | protocol::MOBILITY => {
+                    let part: Extension = frame.read(at).ok_or(PassReason::Truncated)?;
+                    let units = u16::from(part.length);
+                    let length = if header.protocol == protocol::AUTHENTICATION {
+                        (units + 2) * 4
+                    } else {
+                        (units + 1) * 8
+                    };
+                    header.protocol = part.next;
+                    length
+                }
+                _ => return Ok(header),
+            };
+            header.header_len += length;
+            if header.header_len > header.total_len {
+                return Err(PassReason::BadHeader);
+            }
+            // What follows the fragment header of a later fragment is payload.
+            if let Fragment::Later(_) = header.fragment {
+                return Ok(header);
+            }
+        }
+        Err(PassReason::Extension)
+    }
+
+    /// Errors have types below 128 (RFC 4443 section 2.1).
+    #[inline(always)]
+    fn is_error(icmp_type: u8) -> bool {
+        matches!(icmp_type, 1..=4)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::checksum;
+
+    #[test]
+    fn a_hop_keeps_the_checksum_right() {
+        for seed in 0..0x1_0000u32 {
+            let [high, low] = (seed as u16).to_be_bytes();
+            let mut header = [
+                0x45,
+                0,
+                high,
+                low,
+                low,
+                high,
+                0x40,
+                0,
+                1 + (low % 255),
+                6,
+                0,
+                0,
+                10,
+                0,
+                high,
+                low,
+                192,
+                0,
+                2,
+                1,
+            ];
+            let check = checksum::finish(checksum::add(0, &header)).to_be_bytes();
+            header[10..12].copy_from_slice(&check);
+            let word = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
+            let ttl = header[8];
+            header[8..12].copy_from_slice(&hop_v4(word).to_ne_bytes());
+            assert_eq!(header[8], ttl - 1);
+            assert_eq!(checksum::fold(checksum::add(0, &header)), 0xffff, "{header:x?}");
+        }
     }
 }

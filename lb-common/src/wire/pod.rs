@@ -6,6 +6,18 @@
 /// Every bit pattern must be valid, and there must be no padding bytes.
 pub unsafe trait Pod: Copy + 'static {}
 
+/// A header made of bytes that is moved by 32-bit words; the compiler would move it byte by byte.
+///
+/// Its size must be a multiple of 4 bytes: it is, for those that are [`Pod`] below.
+#[repr(C, align(4))]
+#[derive(Clone, Copy)]
+pub struct Words<T>(pub T);
+
+/// The same by 64-bit words.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+pub struct Longs<T>(pub T);
+
 macro_rules! pod {
     ($($type:ty),* $(,)?) => {
         // SAFETY: integers, and `repr(C)` structs of integers and byte arrays whose sizes add up.
@@ -25,6 +37,8 @@ pod!(
     network_types::eth::EthHdr,
     network_types::ip::Ipv4Hdr,
     network_types::ip::Ipv6Hdr,
+    Words<network_types::ip::Ipv4Hdr>,
+    Longs<network_types::ip::Ipv6Hdr>,
     crate::abi::Config,
     crate::abi::IndexEntry,
     crate::abi::Service,
