@@ -5,7 +5,11 @@
 
 mod event;
 mod requests;
+mod standing;
+#[cfg(test)]
+mod tests;
 mod view;
+mod wanted;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,38 +17,27 @@ use std::{
     time::Duration,
 };
 
-use lb_common::{
-    abi::{Limits, PROBE_MARK, Reason, ServiceKey},
-    addr::Addr,
-};
+use lb_common::abi::{Limits, Reason};
 
 pub use self::event::{Action, Applied, Event, Identity, Level, Token};
+use self::standing::{Member, carried_over, reason_of, state_of};
 use crate::{
     api::{ConfigView, InterfaceView, State},
     config,
     model::{
-        health::{Health, Transition},
+        health::Transition,
         layout::Layout,
         memory::Memory,
         next_hop::{NextHop, Unreachable},
-        plan::{self, Change, HopTarget, MemberTarget, Outer, PoolTarget, ServiceTarget, TableCache, Target},
+        plan::{self, Change, TableCache},
         probe::{BackendId, ProbeOutcome, ProbeSpec},
-        service::{AdminState, Backend, CheckKind, Desired, Name, Pool, Protocol, Service, Via},
+        service::{Backend, CheckKind, Desired, Name, Pool},
         traffic::Meter,
     },
 };
 
 /// How long a failed plan waits before it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// What is known about one backend beside its configuration.
-#[derive(Clone, Debug)]
-struct Member {
-    health: Health,
-    /// What was last told about it.
-    state: State,
-    since: Duration,
-}
 
 /// Who owns a counter: a service and a backend of its pool.
 type CounterOwner = (Name, Name);
@@ -256,12 +249,12 @@ impl Controller {
     }
 
     fn take_outcome(&mut self, now: Duration, outcome: &ProbeOutcome) {
-        // An outcome of a probe that is no longer wanted says nothing about the backend as it is now.
-        if self.probing.get(&outcome.backend).is_none_or(|spec| spec.mark != outcome.mark) {
-            return;
-        }
         let check = self.desired.pool(&outcome.backend.pool).and_then(|pool| pool.check.as_ref());
         let (Some(check), Some(member)) = (check, self.members.get_mut(&outcome.backend)) else { return };
+        // An outcome of an earlier probe says nothing about the backend as it is now.
+        if member.mark != Some(outcome.mark) {
+            return;
+        }
         let transition = member.health.observe(&outcome.result, outcome.took, check.rise, check.fall, now);
         if let Some(Transition::Up | Transition::Down) = transition {
             self.dirty = true;
@@ -357,81 +350,13 @@ impl Controller {
             return;
         }
         let probes = self.probes();
+        for (id, member) in &mut self.members {
+            member.mark = probes.get(id).map(|spec| spec.mark);
+        }
         if probes != self.probing {
             self.probing.clone_from(&probes);
             actions.push(Action::Probe(probes));
         }
-    }
-
-    /// What the tables are to say, from a configuration, health and next hops.
-    fn target(&self, desired: &Desired) -> Target {
-        let settings = &desired.settings;
-        Target {
-            seed: settings.seed,
-            outer: Outer { v4: settings.tunnel_source_v4, v6: settings.tunnel_source_v6 },
-            pools: desired.pools.iter().map(|pool| self.pool_target(pool)).collect(),
-            services: desired.services.iter().map(service_target).collect(),
-        }
-    }
-
-    fn pool_target(&self, pool: &Pool) -> PoolTarget {
-        let member = |backend: &Backend| {
-            let next_hop = self.next_hops.get(&backend.address);
-            let up = self
-                .members
-                .get(&BackendId::new(pool, backend))
-                .is_some_and(|member| state_of(backend, &member.health, next_hop) == State::Up);
-            MemberTarget {
-                name: backend.name.clone(),
-                address: backend.address,
-                tunnelled: backend.via == Via::Ipip,
-                hop: usable(backend, next_hop).ok().map(|hop| HopTarget {
-                    ifindex: hop.interface,
-                    source: hop.source,
-                    destination: hop.destination,
-                    mtu: hop.mtu,
-                }),
-                weight: if up { u32::from(backend.weight) } else { 0 },
-            }
-        };
-        PoolTarget {
-            name: pool.name.clone(),
-            slots: pool.slots,
-            members: pool.backends.iter().map(member).collect(),
-        }
-    }
-
-    /// The probes that should be running: every backend of a checked pool that has a place in the tables, unless an
-    /// operator took it out. A pool that no service points at has no VIP to be probed through.
-    fn probes(&self) -> BTreeMap<BackendId, ProbeSpec> {
-        let mut probes = BTreeMap::new();
-        for pool in &self.desired.pools {
-            let (Some(check), Some(place)) = (&pool.check, self.layout.pool(&pool.name)) else { continue };
-            let Some(target) = self.probe_target(pool) else { continue };
-            for backend in &pool.backends {
-                let Some(index) = place.index_of(&backend.name) else { continue };
-                let Ok(hop) = usable(backend, self.next_hops.get(&backend.address)) else { continue };
-                if backend.state == AdminState::Maint {
-                    continue;
-                }
-                let spec = ProbeSpec {
-                    target,
-                    mark: PROBE_MARK | index,
-                    kind: check.kind.clone(),
-                    interval: check.interval,
-                    timeout: check.timeout,
-                    max_segment: max_segment(backend, hop, target),
-                };
-                probes.insert(BackendId::new(pool, backend), spec);
-            }
-        }
-        probes
-    }
-
-    fn probe_target(&self, pool: &Pool) -> Option<SocketAddr> {
-        let service = self.desired.services_of(&pool.name).next()?;
-        let port = pool.check.as_ref().and_then(|check| check.port).or_else(|| first_tcp_port(service))?;
-        Some(SocketAddr::new(service.vip, port))
     }
 
     fn counter_owners(&self) -> BTreeMap<usize, CounterOwner> {
@@ -450,105 +375,6 @@ impl Controller {
     pub fn counters_in_use(&self) -> u32 {
         self.layout.counters_end()
     }
-}
-
-/// What is known of a backend under a new configuration. `known` is what was known, and the backend as it was;
-/// backends come with whether their pool is checked.
-fn carried_over(
-    now: Duration,
-    known: Option<(Member, (bool, &Backend))>,
-    (checked, backend): (bool, &Backend),
-) -> Member {
-    let fresh = || if checked { Health::new(now) } else { Health::unchecked(now) };
-    let same = |old: &Backend| old.address == backend.address && old.via == backend.via;
-    let Some((mut member, (was_checked, old))) = known.filter(|(_, (_, old))| same(old)) else {
-        return Member { health: fresh(), state: State::Down, since: now };
-    };
-    match (was_checked, checked) {
-        // A check that is new on a backend that serves: it goes on serving until the check says otherwise.
-        (false, true) => member.health = Health::adopted(now),
-        (true, false) => member.health = Health::unchecked(now),
-        (true, true) | (false, false) => {}
-    }
-    // Nobody probed it meanwhile.
-    if old.state == AdminState::Maint && backend.state != AdminState::Maint {
-        member.health.forget(now);
-    }
-    member
-}
-
-/// State of a backend: the operator's word first, then the way there, then health.
-fn state_of(backend: &Backend, health: &Health, next_hop: Option<&Result<NextHop, Unreachable>>) -> State {
-    match backend.state {
-        AdminState::Maint => State::Maint,
-        AdminState::Drain => State::Drain,
-        AdminState::Ready if usable(backend, next_hop).is_ok() && health.is_up() => State::Up,
-        AdminState::Ready => State::Down,
-    }
-}
-
-/// Why it is in that state, in words.
-fn reason_of(backend: &Backend, health: &Health, next_hop: Option<&Result<NextHop, Unreachable>>) -> String {
-    match (backend.state, usable(backend, next_hop)) {
-        (AdminState::Maint, _) => "taken out by an operator".to_owned(),
-        (AdminState::Drain, _) => "no new flows, by an operator".to_owned(),
-        (AdminState::Ready, Err(why)) => why.to_string(),
-        (AdminState::Ready, Ok(_)) => health.to_string(),
-    }
-}
-
-/// Why a backend cannot be sent to.
-#[derive(Debug, thiserror::Error)]
-enum Unusable<'a> {
-    #[error("looking for the way to {0}")]
-    Unknown(IpAddr),
-    #[error(transparent)]
-    Unreachable(&'a Unreachable),
-    #[error(
-        "{address} is not on a subnet of this machine (its gateway is {gateway}): it needs via = \"ipip\""
-    )]
-    OffLink { address: IpAddr, gateway: IpAddr },
-}
-
-/// The next hop, if packets can be sent by it the way the backend wants.
-fn usable<'h>(
-    backend: &Backend,
-    next_hop: Option<&'h Result<NextHop, Unreachable>>,
-) -> Result<&'h NextHop, Unusable<'h>> {
-    let address = backend.address;
-    match next_hop {
-        None => Err(Unusable::Unknown(address)),
-        Some(Err(why)) => Err(Unusable::Unreachable(why)),
-        Some(Ok(hop)) if backend.via == Via::L2 && !hop.is_on_link(address) => {
-            Err(Unusable::OffLink { address, gateway: hop.via })
-        }
-        Some(Ok(hop)) => Ok(hop),
-    }
-}
-
-fn service_target(service: &Service) -> ServiceTarget {
-    let vip = Addr::from(service.vip);
-    let keys = service.ports.iter().flat_map(|ports| {
-        (ports.first..=ports.last).map(move |port| ServiceKey::new(vip, ports.protocol.number(), port))
-    });
-    ServiceTarget { name: service.name.clone(), keys: keys.collect(), pool: service.pool.clone() }
-}
-
-fn first_tcp_port(service: &Service) -> Option<u16> {
-    service.ports.iter().find(|ports| ports.protocol == Protocol::Tcp).map(|ports| ports.first)
-}
-
-/// The largest TCP segment that fits with IP and TCP headers into the next hop's MTU after the outer header took its
-/// room; only where there is one.
-fn max_segment(backend: &Backend, hop: &NextHop, target: SocketAddr) -> Option<u16> {
-    if backend.via == Via::L2 {
-        return None;
-    }
-    let outer = if backend.address.is_ipv4() { 20 } else { 40 };
-    let inner = if target.is_ipv4() { 40 } else { 60 };
-    let room = hop.mtu.saturating_sub(outer + inner);
-    // Below this the kernel refuses (TCP_MIN_MSS).
-    u16::try_from(room).ok().filter(|&segment| segment >= 88)
 }
 
 /// A check in one line.

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{Controller, describe, reason_of, reasons, state_of, usable};
+use super::{
+    Controller, describe, reasons,
+    standing::{reason_of, state_of, usable},
+};
 use crate::{
     api::{
         BackendStats, BackendView, HealthView, PoolView, ReasonStats, ServiceStats, ServiceView, State,

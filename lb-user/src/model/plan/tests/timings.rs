@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{
     World,
-    targets::{key, name, pool},
+    targets::{name, pool},
     *,
 };
 
@@ -24,7 +24,10 @@ fn large(services: u16, backends: u8) -> Target {
         target.pools.push(PoolTarget { name: numbered('p', n), ..pool(0, 1021, members) });
         target.services.push(ServiceTarget {
             name: numbered('s', n),
-            keys: vec![ServiceKey::new(Addr::v4([192, 0, high, low]), 6, 80), key(1, n)],
+            keys: vec![
+                ServiceKey::new(Addr::v4([192, 0, high, low]), 6, 80),
+                ServiceKey::new(Addr::v4([198, 51, high, low]), 6, 443),
+            ],
             pool: numbered('p', n),
         });
     }
@@ -35,7 +38,7 @@ fn large(services: u16, backends: u8) -> Target {
 #[ignore = "prints timings; meaningful in release only"]
 fn timings() {
     for services in [1000, 2000, 4000] {
-        let mut world = World::new(Limits::DEFAULT);
+        let mut world = World::new(Limits { backends: 1 << 18, counters: 1 << 18, ..Limits::DEFAULT });
         let mut target = large(services, 10);
         let steps = |world: &mut World, target: &Target, what: &str| {
             let start = Instant::now();
