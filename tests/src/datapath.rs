@@ -41,7 +41,7 @@ pub const LIMITS: Limits = Limits { index: 512, services: 32, slots: 4096, backe
 pub const LONGEST: usize = 3400;
 
 /// What a program said about a frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// `XDP_ABORTED`: never wanted.
     Aborted,

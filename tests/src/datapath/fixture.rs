@@ -7,7 +7,7 @@ use lb_common::abi::{Counter, DropReason, PassReason};
 use lb_user::model::plan::{MemberTarget, Outer as TunnelSources, Target};
 
 use super::{
-    Answer, INGRESS, Place, Rig, Verdict,
+    Answer, Place, Rig, Verdict,
     target::{macs, member},
 };
 use crate::packets::{
