@@ -15,10 +15,12 @@ use crate::{cursor::Cursor, maps};
 /// Rewrites the frame and returns the verdict that sends it.
 ///
 /// # Errors
-/// Why it cannot be sent; the frame may be half rewritten and must be dropped.
+/// Why it cannot be sent; the frame must be dropped.
 #[inline(always)]
 pub fn send(ctx: &XdpContext, packet: &Packet, forward: &Forward<'_>) -> Result<u32, DropReason> {
     let Forward { backend, hop, hash, .. } = *forward;
+    // First, so that a frame without a way out is counted with the bytes it came with.
+    let verdict = way_out(ctx, hop)?;
     match forward.encap {
         Encap::L2 => {
             let ether_type = if packet.is_v4 { ETHER_IPV4 } else { ETHER_IPV6 };
@@ -27,7 +29,7 @@ pub fn send(ctx: &XdpContext, packet: &Packet, forward: &Forward<'_>) -> Result<
         Encap::Ip4 => push(ctx, hop, ETHER_IPV4, encap::ip4(backend, packet, hash))?,
         Encap::Ip6 => push(ctx, hop, ETHER_IPV6, encap::ip6(backend, packet, hash))?,
     }
-    way_out(ctx, hop)
+    Ok(verdict)
 }
 
 /// Makes room before the IP header and writes new Ethernet and outer headers.

@@ -82,6 +82,12 @@ impl Family for V6 {
         if version >> 4 != 6 {
             return Err(PassReason::BadHeader);
         }
+        let destination = Addr::v6(header.dst_addr);
+        // No IPv6 packet may carry a v4-mapped address (RFC 6890 section 2.2.3), and this one would find the services
+        // of the IPv4 address.
+        if destination.is_v4() {
+            return Err(PassReason::BadHeader);
+        }
         match header.next_hdr {
             44 => return Err(PassReason::Fragment),
             // Hop-by-hop, routing, ESP, authentication, destination options, mobility (RFC 8200 section 4).
@@ -90,7 +96,7 @@ impl Family for V6 {
         }
         Ok(IpHeader {
             source: Addr::v6(header.src_addr),
-            destination: Addr::v6(header.dst_addr),
+            destination,
             protocol: header.next_hdr,
             traffic_class: version << 4 | class >> 4,
             header_len: 40,
