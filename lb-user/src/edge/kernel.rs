@@ -2,6 +2,7 @@
 
 pub mod mapped;
 pub mod pins;
+mod read;
 pub mod server;
 
 use std::{

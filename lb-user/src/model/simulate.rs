@@ -4,7 +4,7 @@
 //! together.
 
 use lb_common::{
-    abi::{Encap, Reason},
+    abi::{DropReason, Encap, Reason},
     decide::{Decision, Forward, decide},
     encap,
     packet::Packet,
@@ -48,8 +48,13 @@ pub fn process(memory: &Memory, frame: &[u8], ingress: u32) -> Outcome {
         Decision::Forward(forward) => {
             let frame = rewritten(frame, &packet, &forward);
             let out = memory.ports.get(usize::from(forward.hop.port())).copied().unwrap_or(0);
-            let verdict =
-                if out == ingress { Verdict::Transmit(frame) } else { Verdict::Redirect(out, frame) };
+            let verdict = if out == ingress {
+                Verdict::Transmit(frame)
+            } else if out == 0 {
+                return not_forwarded(Verdict::Drop, Reason::Drop(DropReason::NoPort));
+            } else {
+                Verdict::Redirect(out, frame)
+            };
             Outcome { verdict, counter: Some(forward.counter), reason: None }
         }
         Decision::Pass(reason) => not_forwarded(Verdict::Pass, Reason::Pass(reason)),

@@ -1,0 +1,20 @@
+//! Reads the tables back out of the kernel.
+
+use super::Kernel;
+use crate::model::memory::Memory;
+
+impl Kernel {
+    /// The tables as they are in the kernel at this moment. The device map is not read: it has what the ports have.
+    pub fn read(&self) -> Memory {
+        let tables = &self.tables;
+        Memory {
+            limits: self.limits,
+            config: tables.config.load(0),
+            index: (0..tables.index.len()).map(|at| tables.index.load(at)).collect(),
+            services: (0..tables.services.len()).map(|at| tables.services.load(at)).collect(),
+            slots: (0..tables.slots.len()).flat_map(|at| tables.slots.load(at).0).collect(),
+            backends: (0..tables.backends.len()).map(|at| tables.backends.load(at)).collect(),
+            ports: (0..tables.ports.len()).map(|at| tables.ports.load(at)).collect(),
+        }
+    }
+}

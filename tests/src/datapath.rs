@@ -1,0 +1,362 @@
+//! The programs on single frames: the real ones in the kernel, by `BPF_PROG_TEST_RUN`, over tables that real plans
+//! filled. Beside them the same tables in memory, for the model.
+//!
+//! Everything happens in a network namespace of its own, because the programs ask for interfaces that exist.
+
+pub mod fixture;
+pub mod target;
+pub mod world;
+
+use std::{collections::BTreeMap, path::PathBuf, process::Command, thread};
+
+use anyhow::{Context, bail, ensure};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
+use lb_common::abi::{Counter, Limits, Reason, name};
+use lb_user::{
+    edge::kernel::{Kernel, LoadOptions},
+    model::{
+        layout::Layout,
+        memory::Memory,
+        plan::{Change, TableCache, Target, plan},
+        service::Name,
+        simulate,
+        traffic::Counters,
+    },
+};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::packets::ETHERNET_LEN;
+
+/// Index of the interface that frames come in by, unless a test says otherwise: the namespace's loopback.
+pub const INGRESS: u32 = 1;
+/// Index of another interface.
+pub const EGRESS: u32 = 2;
+/// Index of a third: the second one's peer.
+pub const THIRD: u32 = 3;
+
+/// Sizes of the tables: small, so that they are quickly read back whole.
+pub const LIMITS: Limits = Limits { index: 512, services: 32, slots: 4096, backends: 512, counters: 1024 };
+
+/// The longest frame that a test may send: what fits a page beside headroom and tail.
+pub const LONGEST: usize = 3400;
+
+/// What a program said about a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// `XDP_ABORTED`: never wanted.
+    Aborted,
+    /// `XDP_DROP`.
+    Drop,
+    /// `XDP_PASS`.
+    Pass,
+    /// `XDP_TX`.
+    Transmit,
+    /// `XDP_REDIRECT`.
+    Redirect,
+}
+
+/// What became of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The frame as it goes on; of a dropped one nothing.
+    pub frame: Vec<u8>,
+}
+
+/// What the model says about a frame, in the terms that can be compared with the kernel.
+pub fn answer_of(outcome: &simulate::Outcome, frame: &[u8]) -> Answer {
+    let (verdict, frame) = match &outcome.verdict {
+        simulate::Verdict::Pass => (Verdict::Pass, frame.to_vec()),
+        simulate::Verdict::Drop => (Verdict::Drop, Vec::new()),
+        simulate::Verdict::Transmit(out) => (Verdict::Transmit, out.clone()),
+        simulate::Verdict::Redirect(_, out) => (Verdict::Redirect, out.clone()),
+    };
+    Answer { verdict, frame }
+}
+
+/// What a tc program said about a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcAnswer {
+    /// `TC_ACT_OK` is 0, `TC_ACT_SHOT` 2, `TC_ACT_REDIRECT` 7 (linux/pkt_cls.h).
+    pub verdict: u32,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+    /// The mark afterwards.
+    pub mark: u32,
+}
+
+/// Where something was counted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// At a service's backend.
+    Forwarded {
+        /// Name of the service.
+        service: String,
+        /// Name of the backend.
+        backend: String,
+    },
+    /// At a counter that no service owns.
+    Nobody(u32),
+    /// At a reason.
+    Reason(&'static str),
+}
+
+/// The balancer in the kernel and its tables in memory.
+pub struct Rig {
+    kernel: Kernel,
+    /// The tables as they should be.
+    pub memory: Memory,
+    layout: Layout,
+    cache: TableCache,
+    counted: Counters,
+}
+
+/// Runs a test with a rig in a new network namespace: `lo` is [`INGRESS`], and a veth pair [`EGRESS`] and [`THIRD`].
+///
+/// Without the privilege it says so and does nothing, or fails if `LB_REQUIRE_ROOT=1`.
+///
+/// # Panics
+/// If the test does, or if the rig cannot be set up.
+pub fn with_rig(test: impl FnOnce(&mut Rig) -> anyhow::Result<()> + Send + 'static) {
+    within(|| test(&mut Rig::load()?));
+}
+
+/// Runs a test in such a namespace without a rig.
+///
+/// # Panics
+/// As [`with_rig`].
+pub fn within(test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) {
+    let run = move || {
+        if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
+            let required = std::env::var_os("LB_REQUIRE_ROOT").is_some_and(|value| value == "1");
+            ensure!(!required, "cannot make a network namespace: {error}");
+            eprintln!("SKIPPED: cannot make a network namespace: {error}");
+            return Ok(());
+        }
+        sh("ip link set lo up")?;
+        sh("ip link add egress index 2 type veth peer name third index 3")?;
+        sh("ip link set egress up && ip link set third up")?;
+        test()
+    };
+    match thread::spawn(run).join() {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => panic!("{error:#}"),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// Runs a command line in the namespace of this thread.
+///
+/// # Errors
+/// It cannot be started, or fails.
+pub fn sh(script: &str) -> anyhow::Result<()> {
+    let output = Command::new("sh").args(["-e", "-c", script]).output().with_context(|| script.to_owned())?;
+    ensure!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+impl Rig {
+    /// Loads every program, over empty tables.
+    ///
+    /// # Errors
+    /// What the kernel edge says.
+    pub fn load() -> anyhow::Result<Self> {
+        let options = LoadOptions { limits: LIMITS, log_packets: false, pins: PathBuf::from("/nonexistent") };
+        let mut kernel = Kernel::load(&options)?;
+        xdp(&mut kernel, name::DECAP)?.load()?;
+        Ok(Self {
+            counted: kernel.counters(LIMITS.counters),
+            kernel,
+            memory: Memory::new(LIMITS),
+            layout: Layout::new(&LIMITS),
+            cache: TableCache::default(),
+        })
+    }
+
+    /// Plans the way to a target and goes it, in the kernel and in memory.
+    ///
+    /// # Errors
+    /// The target does not fit the tables, or the kernel refuses a step.
+    pub fn install(&mut self, target: &Target) -> anyhow::Result<()> {
+        self.layout = self.layout.placed(target)?;
+        for change in plan(&self.memory, &self.layout, target, &mut self.cache)? {
+            self.apply(&change)?;
+        }
+        self.layout.release();
+        let more = plan(&self.memory, &self.layout, target, &mut self.cache)?;
+        ensure!(more.is_empty(), "a plan carried out leaves something to do: {more:?}");
+        Ok(())
+    }
+
+    /// Carries out one change, in the kernel and in memory.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn apply(&mut self, change: &Change) -> anyhow::Result<()> {
+        self.corrupt(change)?;
+        self.memory.apply(change);
+        Ok(())
+    }
+
+    /// Carries out a change in the kernel only: from then on the two differ.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn corrupt(&mut self, change: &Change) -> anyhow::Result<()> {
+        self.kernel.apply(change).with_context(|| format!("{change:?}"))
+    }
+
+    /// The tables as they are in the kernel.
+    pub fn read(&self) -> Memory {
+        self.kernel.read()
+    }
+
+    /// Where things stand.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Sends a frame in by [`INGRESS`].
+    ///
+    /// # Errors
+    /// As [`Rig::run_from`].
+    pub fn run(&mut self, frame: &[u8]) -> anyhow::Result<Answer> {
+        self.run_from(INGRESS, frame)
+    }
+
+    /// Sends a frame to the balancer as if it came in by an interface.
+    ///
+    /// # Errors
+    /// The kernel runs no program on it: it is shorter than an Ethernet header, or longer than [`LONGEST`].
+    pub fn run_from(&mut self, ingress: u32, frame: &[u8]) -> anyhow::Result<Answer> {
+        run_xdp(&mut self.kernel, name::PROGRAM, ingress, frame)
+    }
+
+    /// Sends a frame to the program that strips outer headers.
+    ///
+    /// # Errors
+    /// As [`Rig::run_from`].
+    pub fn decapsulate(&mut self, frame: &[u8]) -> anyhow::Result<Answer> {
+        run_xdp(&mut self.kernel, name::DECAP, INGRESS, frame)
+    }
+
+    /// Sends a marked packet out by [`EGRESS`], past the program that steers probes.
+    ///
+    /// # Errors
+    /// The kernel runs no program on it.
+    pub fn probe(&mut self, mark: u32, frame: &[u8]) -> anyhow::Result<TcAnswer> {
+        // struct __sk_buff (linux/bpf.h): mark is its third word, ifindex its eleventh.
+        const WORDS: usize = 48;
+        const MARK: usize = 2;
+        const IFINDEX: usize = 10;
+        let mut words = [0u32; WORDS];
+        words[MARK] = mark;
+        words[IFINDEX] = EGRESS;
+        let context: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let program: &mut SchedClassifier =
+            self.kernel.ebpf().program_mut(name::PROBE).context("no such program")?.try_into()?;
+        let mut out = vec![0; frame.len() + 64];
+        let mut context_out = vec![0; context.len()];
+        let result = program
+            .test_run(TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut out),
+                ctx_in: Some(&context),
+                ctx_out: Some(&mut context_out),
+                ..TestRunOptions::new()
+            })
+            .context("the kernel does not run lb_probe on this")?;
+        out.truncate(result.data_size_out as usize);
+        let mark = context_out[4 * MARK..][..4].try_into().map(u32::from_ne_bytes)?;
+        Ok(TcAnswer { verdict: result.return_value, frame: out, mark })
+    }
+
+    /// What was counted since the last call, by counter number and by reason.
+    pub fn gained(&mut self) -> Counters {
+        let now = self.kernel.counters(LIMITS.counters);
+        let before = std::mem::replace(&mut self.counted, now.clone());
+        let gain = |now: &[Counter], before: &[Counter]| {
+            let minus = |(now, before): (&Counter, &Counter)| Counter {
+                packets: now.packets.wrapping_sub(before.packets),
+                bytes: now.bytes.wrapping_sub(before.bytes),
+            };
+            now.iter().zip(before).map(minus).collect()
+        };
+        Counters {
+            forwarded: gain(&now.forwarded, &before.forwarded),
+            reasons: gain(&now.reasons, &before.reasons),
+        }
+    }
+
+    /// What was counted since the last call, by whom it belongs to. Zeros are left out.
+    pub fn counted(&mut self) -> BTreeMap<Place, Counter> {
+        let gained = self.gained();
+        let forwarded = (0u32..)
+            .zip(gained.forwarded)
+            .map(|(number, counter)| (self.owner(number).unwrap_or(Place::Nobody(number)), counter));
+        let reasons = (0u32..).zip(gained.reasons).map(|(number, counter)| {
+            let known = Reason::all().find(|reason| reason.counter() == number);
+            (Place::Reason(known.map_or("unknown", Reason::name)), counter)
+        });
+        forwarded.chain(reasons).filter(|(_, counter)| *counter != Counter::default()).collect()
+    }
+
+    /// The service and backend that a counter belongs to.
+    fn owner(&self, counter: u32) -> Option<Place> {
+        self.layout.services().find_map(|(service, place)| {
+            let number = u16::try_from(counter.checked_sub(place.record.counter_base)?).ok()?;
+            let pool = self.layout.pool(&place.pool)?;
+            let (backend, _) = pool.numbers.iter().find(|(_, (own, _))| *own == number)?;
+            Some(Place::Forwarded { service: service.to_string(), backend: backend.to_string() })
+        })
+    }
+
+    /// Index of a backend in the table of all backends.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn backend(&self, pool: &str, backend: &str) -> anyhow::Result<u32> {
+        let (pool, backend) = (Name::new(pool)?, Name::new(backend)?);
+        let place = self.layout.pool(&pool).context("no such pool")?;
+        place.index_of(&backend).context("no such backend")
+    }
+}
+
+/// A program of the balancer's object.
+///
+/// # Errors
+/// There is none of that name.
+pub fn xdp<'k>(kernel: &'k mut Kernel, program: &str) -> anyhow::Result<&'k mut Xdp> {
+    let found = kernel.ebpf().program_mut(program).with_context(|| format!("no program {program}"))?;
+    Ok(found.try_into()?)
+}
+
+fn run_xdp(kernel: &mut Kernel, program: &str, ingress: u32, frame: &[u8]) -> anyhow::Result<Answer> {
+    // struct xdp_md (linux/bpf.h): data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+    let context = [0, u32::try_from(frame.len())?, 0, ingress, 0, 0].map(u32::to_ne_bytes).concat();
+    let mut out = vec![0; frame.len() + 64];
+    let result = xdp(kernel, program)?
+        .test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::new()
+        })
+        .with_context(|| format!("the kernel does not run {program} on {} bytes", frame.len()))?;
+    out.truncate(result.data_size_out as usize);
+    let (verdict, frame) = match result.return_value {
+        0 => (Verdict::Aborted, out),
+        1 => (Verdict::Drop, Vec::new()),
+        2 => (Verdict::Pass, out),
+        3 => (Verdict::Transmit, out),
+        4 => (Verdict::Redirect, out),
+        other => bail!("{program} returned {other}"),
+    };
+    Ok(Answer { verdict, frame })
+}
+
+/// Whether the kernel runs a program on a frame of this length.
+pub fn can_run(frame: &[u8]) -> bool {
+    (ETHERNET_LEN..=LONGEST).contains(&frame.len())
+}

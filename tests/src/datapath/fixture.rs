@@ -1,0 +1,173 @@
+//! Fixtures: a frame, what must become of it, and where it must be counted.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use anyhow::{Context, ensure};
+use lb_common::abi::{Counter, DropReason, PassReason};
+use lb_user::model::plan::{MemberTarget, Outer as TunnelSources, Target};
+
+use super::{
+    Answer, Place, Rig, Verdict,
+    target::{macs, member},
+};
+use crate::packets::{
+    ETHERNET_LEN, Packet, hex,
+    outer::{Outer, is_in, rewritten, spread_in, wrapped},
+};
+
+/// What must become of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// It goes to a backend.
+    Forwarded {
+        /// The service that counts it.
+        service: &'static str,
+        /// The backend it goes to.
+        backend: &'static str,
+    },
+    /// It goes on to the kernel as it is.
+    Passed(PassReason),
+    /// It is gone.
+    Dropped(DropReason),
+}
+
+/// One case.
+#[derive(Clone, Debug)]
+pub struct Fixture {
+    /// What it is about.
+    pub about: String,
+    /// The frame that comes in.
+    pub frame: Vec<u8>,
+    /// What must become of it.
+    pub expect: Expect,
+}
+
+impl Fixture {
+    /// A packet that goes to a backend.
+    pub fn forwarded(about: &str, packet: &Packet, service: &'static str, backend: &'static str) -> Self {
+        Self {
+            about: about.to_owned(),
+            frame: packet.frame(),
+            expect: Expect::Forwarded { service, backend },
+        }
+    }
+
+    /// A frame that goes on to the kernel.
+    pub fn passed(about: &str, frame: Vec<u8>, reason: PassReason) -> Self {
+        Self { about: about.to_owned(), frame, expect: Expect::Passed(reason) }
+    }
+
+    /// A packet that is dropped.
+    pub fn dropped(about: &str, packet: &Packet, reason: DropReason) -> Self {
+        Self { about: about.to_owned(), frame: packet.frame(), expect: Expect::Dropped(reason) }
+    }
+
+    /// Runs it, from an interface.
+    ///
+    /// # Errors
+    /// What differs from the expectation.
+    pub fn check(&self, rig: &mut Rig, target: &Target, ingress: u32) -> anyhow::Result<()> {
+        // What was counted before is none of this fixture's.
+        rig.gained();
+        let answer = rig.run_from(ingress, &self.frame)?;
+        let counted = rig.counted();
+        self.compare(&answer, &counted, target, ingress)
+            .with_context(|| format!("{}\n  in  {}", self.about, hex::encode(&self.frame)))
+    }
+
+    fn compare(
+        &self,
+        answer: &Answer,
+        counted: &BTreeMap<Place, Counter>,
+        target: &Target,
+        ingress: u32,
+    ) -> anyhow::Result<()> {
+        let whole = self.frame.len() as u64;
+        let (expected, place, bytes) = match &self.expect {
+            Expect::Forwarded { service, backend } => {
+                let member = member(target, service, backend);
+                let expected = forwarded(&self.frame, member, target.outer, ingress, &answer.frame)?;
+                let place = Place::Forwarded { service: (*service).into(), backend: (*backend).into() };
+                (expected, place, ip_length(&self.frame))
+            }
+            Expect::Passed(reason) => {
+                let answer = Answer { verdict: Verdict::Pass, frame: self.frame.clone() };
+                (answer, Place::Reason(reason.name()), whole)
+            }
+            Expect::Dropped(reason) => {
+                let answer = Answer { verdict: Verdict::Drop, frame: Vec::new() };
+                (answer, Place::Reason(reason.name()), whole)
+            }
+        };
+        ensure!(
+            *answer == expected,
+            "expected {:?} {}\n     got {:?} {}",
+            expected.verdict,
+            hex::encode(&expected.frame),
+            answer.verdict,
+            hex::encode(&answer.frame)
+        );
+        let once = BTreeMap::from([(place, Counter { packets: 1, bytes })]);
+        ensure!(*counted == once, "expected {once:?}\n     got {counted:?}");
+        Ok(())
+    }
+}
+
+/// Checks them all and tells of every one that fails.
+///
+/// # Errors
+/// All failures, one after the other.
+pub fn check_all(rig: &mut Rig, target: &Target, ingress: u32, fixtures: &[Fixture]) -> anyhow::Result<()> {
+    let failures: Vec<String> = fixtures
+        .iter()
+        .filter_map(|fixture| fixture.check(rig, target, ingress).err())
+        .map(|error| format!("{error:#}"))
+        .collect();
+    ensure!(
+        failures.is_empty(),
+        "{} of {} fixtures fail:\n{}",
+        failures.len(),
+        fixtures.len(),
+        failures.join("\n\n")
+    );
+    Ok(())
+}
+
+/// The answer that takes a frame to a backend. What the flow's hash decides is not foreseen: it is taken from the
+/// frame that came `out`, after a look at whether it may be.
+///
+/// # Errors
+/// It may not be.
+pub fn forwarded(
+    frame: &[u8],
+    member: &MemberTarget,
+    sources: TunnelSources,
+    ingress: u32,
+    out: &[u8],
+) -> anyhow::Result<Answer> {
+    let hop = member.hop.as_ref().context("a backend that can be reached")?;
+    let verdict = if hop.ifindex == ingress { Verdict::Transmit } else { Verdict::Redirect };
+    if !member.tunnelled {
+        return Ok(Answer { verdict, frame: rewritten(frame, macs(hop)) });
+    }
+    ensure!(
+        out.len() > ETHERNET_LEN + 40,
+        "the frame is too short for an outer header: {}",
+        hex::encode(out)
+    );
+    let (source, flow_label) = spread_in(out);
+    let prefix = match member.address {
+        IpAddr::V4(_) => (IpAddr::V4(sources.v4.0), sources.v4.1),
+        // At most 32 bits of an address come from a hash.
+        IpAddr::V6(_) => (IpAddr::V6(sources.v6.0), sources.v6.1.max(96)),
+    };
+    ensure!(is_in(source, prefix), "the outer source {source} is not in {}/{}", prefix.0, prefix.1);
+    let outer = Outer { source, destination: member.address, flow_label };
+    Ok(Answer { verdict, frame: wrapped(frame, macs(hop), outer) })
+}
+
+/// Length of the IP packet in a frame as its header says.
+fn ip_length(frame: &[u8]) -> u64 {
+    let word = |at: usize| u64::from(frame[ETHERNET_LEN + at]) << 8 | u64::from(frame[ETHERNET_LEN + at + 1]);
+    if frame[ETHERNET_LEN] >> 4 == 4 { word(2) } else { word(4) + 40 }
+}

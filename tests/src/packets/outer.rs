@@ -1,0 +1,137 @@
+//! What a frame must look like when it has left the balancer, worked out from the frame that came in.
+
+use std::net::IpAddr;
+
+use bytes::{BufMut, BytesMut};
+
+use super::{ETHERNET_LEN, checksum, ether, ethernet, protocol};
+
+/// The Ethernet addresses of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Macs {
+    /// Whom it goes to.
+    pub destination: [u8; 6],
+    /// Whom it comes from.
+    pub source: [u8; 6],
+}
+
+/// An outer header, as far as it is not the inner packet that decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outer {
+    /// Whom it comes from.
+    pub source: IpAddr,
+    /// The backend; of the same family.
+    pub destination: IpAddr,
+    /// Of an IPv6 header, 20 bits.
+    pub flow_label: u32,
+}
+
+/// TTL of outer headers.
+const TTL: u8 = 64;
+
+/// The frame with other Ethernet addresses and all else as it was.
+pub fn rewritten(frame: &[u8], macs: Macs) -> Vec<u8> {
+    [&macs.destination, &macs.source, &frame[12..]].concat()
+}
+
+/// The frame with an outer header before its IP packet (RFC 2003, RFC 2473, RFC 4213). Ethernet padding stays behind
+/// the packet and is not part of it.
+pub fn wrapped(frame: &[u8], macs: Macs, outer: Outer) -> Vec<u8> {
+    let packet = &frame[ETHERNET_LEN..];
+    let word = |at: usize| u16::from(packet[at]) << 8 | u16::from(packet[at + 1]);
+    // RFC 6040: DSCP and ECN are the inner packet's.
+    let (inner, length, class) = match packet[0] >> 4 {
+        4 => (protocol::IPIP, word(2), packet[1]),
+        6 => (protocol::IPV6, word(4) + 40, (word(0) >> 4) as u8),
+        version => panic!("IP version {version} cannot have been forwarded"),
+    };
+    let mut header = BytesMut::new();
+    let ether_type = match (outer.source, outer.destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            header.put_slice(&[0x45, class]);
+            header.put_u16(length + 20);
+            // Identification 0, don't fragment.
+            header.put_slice(&[0, 0, 0x40, 0, TTL, inner, 0, 0]);
+            header.put_slice(&source.octets());
+            header.put_slice(&destination.octets());
+            let sum = checksum(&[&header]);
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+            ether::IPV4
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            header.put_u32(6 << 28 | u32::from(class) << 20 | outer.flow_label);
+            header.put_u16(length);
+            header.put_slice(&[inner, TTL]);
+            header.put_slice(&source.octets());
+            header.put_slice(&destination.octets());
+            ether::IPV6
+        }
+        (source, destination) => panic!("an outer header from {source} to {destination}"),
+    };
+    header.put_slice(packet);
+    ethernet(macs.destination, macs.source, ether_type, &header)
+}
+
+/// The outer source address and flow label that stand in a frame: the two things the flow's hash decides.
+///
+/// # Panics
+/// If the frame has no whole IP header.
+pub fn spread_in(frame: &[u8]) -> (IpAddr, u32) {
+    let packet = &frame[ETHERNET_LEN..];
+    if packet[0] >> 4 == 4 {
+        let source: [u8; 4] = packet[12..16].try_into().expect("four bytes");
+        (IpAddr::from(source), 0)
+    } else {
+        let source: [u8; 16] = packet[8..24].try_into().expect("sixteen bytes");
+        let [_, high, middle, low] = packet[..4].try_into().expect("four bytes");
+        (IpAddr::from(source), u32::from_be_bytes([0, high & 0x0f, middle, low]))
+    }
+}
+
+/// Whether an address lies in a prefix of its family.
+pub fn is_in(address: IpAddr, (prefix, length): (IpAddr, u8)) -> bool {
+    let bits = |address: IpAddr| match address {
+        IpAddr::V4(address) => (u128::from(u32::from(address)) << 96, 32),
+        IpAddr::V6(address) => (u128::from(address), 128),
+    };
+    let ((address, width), (prefix, prefix_width)) = (bits(address), bits(prefix));
+    width == prefix_width && (length == 0 || (address ^ prefix) >> (128 - u32::from(length)) == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packets::{hex, udp};
+
+    #[test]
+    fn a_wrapped_frame_is_the_one_worked_out_elsewhere() {
+        let frame = udp("10.0.0.1:1024", "192.0.2.53:53").payload(*b"hello").identification(7).frame();
+        let macs = Macs { destination: [2, 0, 0, 0, 0, 5], source: [2, 0, 0, 0, 0, 6] };
+        let v4 = Outer {
+            source: "172.16.0.0".parse().unwrap(),
+            destination: "10.9.0.12".parse().unwrap(),
+            flow_label: 0,
+        };
+        assert_eq!(
+            hex::encode(&wrapped(&frame, macs, v4)[..34]),
+            "02000000000502000000000608004500003500004000400484a0ac1000000a09000c"
+        );
+        assert_eq!(wrapped(&frame, macs, v4)[34..], frame[14..]);
+        assert_eq!(spread_in(&wrapped(&frame, macs, v4)), (v4.source, 0));
+    }
+
+    #[test]
+    fn prefixes_hold_their_addresses() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        for (address, prefix, length, inside) in [
+            ("172.16.3.4", "172.16.0.0", 16, true),
+            ("172.17.3.4", "172.16.0.0", 16, false),
+            ("9.9.9.9", "0.0.0.0", 0, true),
+            ("100::1", "100::", 64, true),
+            ("100:0:0:1::1", "100::", 64, false),
+            ("100::1", "0.0.0.0", 0, false),
+        ] {
+            assert_eq!(is_in(ip(address), (ip(prefix), length)), inside, "{address} in {prefix}/{length}");
+        }
+    }
+}

@@ -1,0 +1,570 @@
+//! The balancer's program on single frames: what becomes of them, byte for byte, and where they are counted.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use anyhow::{Context, ensure};
+use lb_common::abi::{DropReason, PassReason, Slot};
+use lb_tests::{
+    datapath::{
+        EGRESS, INGRESS, Place, Rig, THIRD, Verdict,
+        fixture::{Expect, Fixture, check_all},
+        sh,
+        target::{hop, ipip, l2, name, pool, service},
+        with_rig,
+    },
+    packets::{Packet, ether, ethernet, flag, hex, outer::spread_in, protocol, raw, tcp, udp},
+};
+use lb_user::model::plan::{Change, MemberTarget, Target};
+
+const VIPS: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
+const CLIENTS: [&str; 2] = ["198.51.100.7", "2001:db8:c::7"];
+
+/// Services of one backend each, by port: every way to a backend, and every way to none.
+fn balancer() -> Target {
+    let none = MemberTarget { weight: 0, ..l2("none", "10.0.0.8", hop(INGRESS, 8)) };
+    let unreachable = MemberTarget { hop: None, ..l2("unreachable", "10.0.0.9", hop(INGRESS, 9)) };
+    let mut target = Target {
+        seed: 0x1234_5678_9abc_def0,
+        pools: vec![
+            pool("here", 11, vec![l2("w1", "10.0.0.1", hop(INGRESS, 1))]),
+            pool("there", 11, vec![l2("w2", "10.0.0.2", hop(EGRESS, 2))]),
+            pool("here-in-4", 11, vec![ipip("w3", "10.9.0.3", hop(INGRESS, 3))]),
+            pool("there-in-4", 11, vec![ipip("w4", "10.9.0.4", hop(EGRESS, 4))]),
+            pool("here-in-6", 11, vec![ipip("w5", "2001:db8:9::5", hop(INGRESS, 5))]),
+            pool("there-in-6", 11, vec![ipip("w6", "2001:db8:9::6", hop(THIRD, 6))]),
+            pool("empty", 11, vec![]),
+            pool("weightless", 11, vec![none.clone()]),
+            pool("unreachable", 11, vec![unreachable.clone()]),
+            pool("one-of-three", 11, vec![none, l2("w7", "10.0.0.7", hop(INGRESS, 7)), unreachable]),
+        ],
+        ..Target::default()
+    };
+    for (vip, family) in VIPS.iter().zip(["v4", "v6"]) {
+        let mut add = |what: &str, ports: &[&str], pool: &str| {
+            target.services.push(service(&format!("{what}.{family}"), vip, ports, pool));
+        };
+        add("here", &["tcp/80", "udp/80", "tcp/1000-1003"], "here");
+        add("there", &["tcp/81", "udp/81"], "there");
+        add("here-in-4", &["tcp/82", "udp/82"], "here-in-4");
+        add("there-in-4", &["tcp/83", "udp/83"], "there-in-4");
+        add("here-in-6", &["tcp/84", "udp/84"], "here-in-6");
+        add("there-in-6", &["tcp/85", "udp/85"], "there-in-6");
+        add("empty", &["tcp/86"], "empty");
+        add("weightless", &["tcp/87"], "weightless");
+        add("unreachable", &["tcp/88"], "unreachable");
+        add("one-of-three", &["tcp/89"], "one-of-three");
+        // One port, two protocols, two pools.
+        add("web", &["tcp/443"], "here");
+        add("quic", &["udp/443"], "there");
+        // The ends of the port range.
+        add("ends", &["tcp/1", "tcp/65535"], "here");
+    }
+    target
+}
+
+/// Ports with the service and backend behind them, family left out of the service's name.
+const WAYS: [(u16, [&str; 2], &str); 6] = [
+    (80, ["here.v4", "here.v6"], "w1"),
+    (81, ["there.v4", "there.v6"], "w2"),
+    (82, ["here-in-4.v4", "here-in-4.v6"], "w3"),
+    (83, ["there-in-4.v4", "there-in-4.v6"], "w4"),
+    (84, ["here-in-6.v4", "here-in-6.v6"], "w5"),
+    (85, ["there-in-6.v4", "there-in-6.v6"], "w6"),
+];
+
+fn endpoint(address: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(address.parse().expect("an address"), port)
+}
+
+/// A packet of the first client of a family (0: IPv4, 1: IPv6) to a port of its VIP.
+fn to(make: fn(SocketAddr, SocketAddr) -> Packet, family: usize, port: u16) -> Packet {
+    make(endpoint(CLIENTS[family], 40000), endpoint(VIPS[family], port))
+}
+
+fn with_balancer(test: impl FnOnce(&mut Rig, &Target) -> anyhow::Result<()> + Send + 'static) {
+    with_rig(|rig| {
+        let target = balancer();
+        rig.install(&target)?;
+        test(rig, &target)
+    });
+}
+
+#[test]
+fn packets_reach_their_backends_byte_for_byte() {
+    let mut fixtures = Vec::new();
+    for (port, services, backend) in WAYS {
+        for (family, service) in services.into_iter().enumerate() {
+            let tcp = to(Packet::tcp, family, port);
+            let udp = to(Packet::udp, family, port);
+            let mut add = |what: &str, packet: Packet| {
+                let about = format!("{what} to port {port}, {service}");
+                fixtures.push(Fixture::forwarded(&about, &packet, service, backend));
+            };
+            add("SYN", tcp.clone().flags(flag::SYN));
+            add("ACK without payload, padded to 60 bytes", tcp.clone().padding(6));
+            add("an odd payload", tcp.clone().payload(*b"GET / HTTP/1.1\r\n\r\n?"));
+            add("no flags at all", tcp.clone().flags(0));
+            add("DSCP and ECN", tcp.clone().traffic_class(0b1011_1001));
+            add("every class bit", udp.clone().traffic_class(0xff));
+            add("a flow label", udp.clone().flow_label(0xf_edcb));
+            add("TTL 1: a balancer is no hop", udp.clone().ttl(1));
+            add("an empty datagram", udp.clone());
+            add("an empty datagram with padding", udp.clone().padding(18));
+            add("a datagram", udp.clone().payload(vec![0x5a; 999]));
+            add("as long as fits a tunnel", tcp.clone().ip_length(1460));
+            if family == 0 {
+                add("don't fragment", tcp.clone().fragment(0x4000).identification(0xbeef));
+                add("the reserved flag", tcp.clone().fragment(0x8000));
+                for words in 1..=10 {
+                    let options = vec![1; words * 4];
+                    add(&format!("{words} words of options"), tcp.clone().options(&options));
+                    add(&format!("{words} words of options"), udp.clone().options(&options).payload(*b"x"));
+                }
+            }
+        }
+    }
+    for (family, suffix) in [
+        (0, ["here.v4", "web.v4", "quic.v4", "ends.v4", "one-of-three.v4"]),
+        (1, ["here.v6", "web.v6", "quic.v6", "ends.v6", "one-of-three.v6"]),
+    ] {
+        let [here, web, quic, ends, one] = suffix;
+        for port in 1000..=1003 {
+            let packet = to(Packet::tcp, family, port);
+            fixtures.push(Fixture::forwarded(&format!("port {port} of a range"), &packet, here, "w1"));
+        }
+        let packet = to(Packet::tcp, family, 443);
+        fixtures.push(Fixture::forwarded("TCP on a port that UDP has too", &packet, web, "w1"));
+        let packet = to(Packet::udp, family, 443);
+        fixtures.push(Fixture::forwarded("UDP on a port that TCP has too", &packet, quic, "w2"));
+        for port in [1, 65535] {
+            let packet = to(Packet::tcp, family, port);
+            fixtures.push(Fixture::forwarded(&format!("port {port}"), &packet, ends, "w1"));
+        }
+        let packet = to(Packet::tcp, family, 89);
+        fixtures.push(Fixture::forwarded("only one of three can serve", &packet, one, "w7"));
+    }
+    with_balancer(move |rig, target| {
+        // The same packet goes straight out or over, depending on where it came in.
+        for ingress in [INGRESS, EGRESS, THIRD] {
+            check_all(rig, target, ingress, &fixtures)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn what_is_not_for_a_service_passes_untouched() {
+    let arp = ethernet([0xff; 6], [2, 0, 0, 0, 0, 9], ether::ARP, &[0; 46]);
+    let mut fixtures = vec![
+        Fixture::passed("ARP", arp, PassReason::NotIp),
+        Fixture::passed(
+            "nothing but an Ethernet header",
+            ethernet([0; 6], [0; 6], 0, &[]),
+            PassReason::NotIp,
+        ),
+        Fixture::passed("a length where the type stands", vec![0x26; 60], PassReason::NotIp),
+    ];
+    for family in 0..2 {
+        let tcp = to(Packet::tcp, family, 80);
+        let udp = to(Packet::udp, family, 80);
+        let mut add = |about: &str, packet: Packet, reason| {
+            fixtures.push(Fixture::passed(about, packet.frame(), reason));
+        };
+        add("a VLAN tag where the type stands", tcp.clone().ether_type(ether::VLAN), PassReason::NotIp);
+        add("no such port", to(Packet::tcp, family, 79), PassReason::NotForService);
+        add("port 0", to(Packet::tcp, family, 0), PassReason::NotForService);
+        add("below a port range", to(Packet::tcp, family, 999), PassReason::NotForService);
+        add("above a port range", to(Packet::tcp, family, 1004), PassReason::NotForService);
+        add("a range of the other protocol", to(Packet::udp, family, 1000), PassReason::NotForService);
+        add(
+            "ports the wrong way round",
+            { Packet::tcp(endpoint(CLIENTS[family], 80), endpoint(VIPS[family], 40000)) },
+            PassReason::NotForService,
+        );
+        add(
+            "a reply from the VIP",
+            { Packet::tcp(endpoint(VIPS[family], 80), endpoint(CLIENTS[family], 80)) },
+            PassReason::NotForService,
+        );
+        let neighbour = ["192.0.2.11", "2001:db8::11"][family];
+        add(
+            "the address beside the VIP",
+            { Packet::tcp(endpoint(CLIENTS[family], 1), endpoint(neighbour, 80)) },
+            PassReason::NotForService,
+        );
+        add("the wrong version", tcp.clone().version([6, 4][family]), PassReason::BadHeader);
+        add("version 0", tcp.clone().version(0), PassReason::BadHeader);
+        add(
+            "the other family's type",
+            { tcp.clone().ether_type([ether::IPV6, ether::IPV4][family]) },
+            PassReason::BadHeader,
+        );
+        for number in [0, 1, 2, 4, 41, 47, 58, 59, 132, 136, 255] {
+            if family == 1 && number == 0 {
+                continue;
+            }
+            add(&format!("protocol {number}"), tcp.clone().protocol(number), PassReason::OtherProtocol);
+        }
+        // Every place where a frame may end, and every length that promises more than there is.
+        for packet in [&tcp.clone().payload(*b"data"), &udp.clone().payload(*b"data")] {
+            let whole = packet.frame().len();
+            for end in 14..whole {
+                add(&format!("cut to {end} bytes"), packet.clone().cut(end), PassReason::Truncated);
+            }
+        }
+        add(
+            "one byte promised too much",
+            {
+                let length = [40 + 1, 20 + 1][family];
+                tcp.clone().length(length)
+            },
+            PassReason::Truncated,
+        );
+        // The packet's own length ends within the transport header, the frame does not.
+        let fixed = [20, 0][family];
+        for length in 0..20 {
+            let about = format!("{length} bytes for TCP");
+            add(&about, tcp.clone().payload([0; 40]).length(fixed + length), PassReason::Truncated);
+        }
+        for length in 0..8 {
+            let about = format!("{length} bytes for UDP");
+            add(&about, udp.clone().payload([0; 40]).length(fixed + length), PassReason::Truncated);
+        }
+    }
+    let tcp4 = to(Packet::tcp, 0, 80);
+    let tcp6 = to(Packet::tcp, 1, 80);
+    for words in 0..5 {
+        let packet = tcp4.clone().header_words(words);
+        fixtures.push(Fixture::passed(&format!("IHL {words}"), packet.frame(), PassReason::BadHeader));
+    }
+    for length in [0, 1, 19] {
+        let packet = tcp4.clone().length(length);
+        fixtures.push(Fixture::passed(
+            &format!("total length {length}"),
+            packet.frame(),
+            PassReason::BadHeader,
+        ));
+    }
+    let mut add = |about: &str, packet: Packet, reason| {
+        fixtures.push(Fixture::passed(about, packet.frame(), reason));
+    };
+    add("total length within the options", tcp4.clone().options(&[1; 8]).length(27), PassReason::BadHeader);
+    add("IHL 15 and nothing there", tcp4.clone().header_words(15), PassReason::BadHeader);
+    add("options up to the end", tcp4.clone().header_words(10), PassReason::Truncated);
+    add("total length 65535", tcp4.clone().length(0xffff), PassReason::Truncated);
+    add("payload length 65495", tcp6.clone().length(65495), PassReason::Truncated);
+    add("payload length 65496 is longer than a packet", tcp6.clone().length(65496), PassReason::BadHeader);
+    add("payload length 65535", tcp6.clone().length(0xffff), PassReason::BadHeader);
+    add("the first fragment", tcp4.clone().fragment(0x2000), PassReason::Fragment);
+    add("a fragment in the middle", tcp4.clone().fragment(0x2001), PassReason::Fragment);
+    add("the last fragment", tcp4.clone().fragment(0x1fff), PassReason::Fragment);
+    add("a fragment at the least offset", tcp4.clone().fragment(0x0001), PassReason::Fragment);
+    add("a fragment header", tcp6.clone().extension(protocol::FRAGMENT, &[0; 7]), PassReason::Fragment);
+    for number in [0, 43, 50, 51, 60, 135] {
+        let about = format!("extension header {number}");
+        add(&about, tcp6.clone().extension(number, &[0; 7]), PassReason::Extension);
+    }
+    add(
+        "ICMP to the VIP",
+        raw(protocol::ICMP, CLIENTS[0], VIPS[0]).payload([8; 8]),
+        PassReason::OtherProtocol,
+    );
+    add(
+        "ICMPv6 to the VIP",
+        { raw(protocol::ICMPV6, CLIENTS[1], VIPS[1]).payload([128; 8]) },
+        PassReason::OtherProtocol,
+    );
+    // An IPv6 address that looks like a VIP in the form we keep IPv4 addresses in must not be taken for it.
+    add(
+        "an IPv4 VIP dressed as IPv6",
+        { tcp("[2001:db8:c::7]:40000", "[::ffff:192.0.2.10]:80") },
+        PassReason::BadHeader,
+    );
+    with_balancer(move |rig, target| check_all(rig, target, INGRESS, &fixtures));
+}
+
+#[test]
+fn what_cannot_be_served_is_dropped_for_a_reason() {
+    let mut fixtures = Vec::new();
+    for family in 0..2 {
+        let suffix = ["v4", "v6"][family];
+        for (port, what) in [(86, "empty"), (87, "weightless"), (88, "unreachable")] {
+            let about = format!("pool {what}, {suffix}");
+            fixtures.push(Fixture::dropped(&about, &to(Packet::tcp, family, port), DropReason::NoBackend));
+        }
+        for (port, services, backend) in WAYS {
+            let fits: usize = match port {
+                82 | 83 => 1480,
+                84 | 85 => 1460,
+                _ => 1514,
+            };
+            for make in [Packet::tcp as fn(_, _) -> _, Packet::udp] {
+                let packet = to(make, family, port);
+                let longest = packet.clone().ip_length(fits);
+                let about = format!("{fits} bytes to port {port}, {suffix}");
+                fixtures.push(Fixture::forwarded(&about, &longest, services[family], backend));
+                // Padding is no part of the packet: it neither counts nor makes it too big.
+                let about = format!("{about}, with bytes behind the packet");
+                fixtures.push(Fixture::forwarded(&about, &longest.padding(8), services[family], backend));
+                if port >= 82 {
+                    let about = format!("{} bytes to port {port}, {suffix}", fits + 1);
+                    let longer = packet.ip_length(fits + 1);
+                    fixtures.push(Fixture::dropped(&about, &longer, DropReason::TooBig));
+                }
+            }
+        }
+    }
+    with_balancer(move |rig, target| check_all(rig, target, INGRESS, &fixtures));
+}
+
+#[test]
+fn a_slot_that_names_nobody_drops() {
+    with_balancer(|rig, target| {
+        let place = rig.layout().pool(&name("here")).context("a pool")?.clone();
+        let capacity = u16::try_from(place.capacity)?;
+        let everywhere = |slot: Slot| {
+            Change::Slots((place.slot_base..place.slot_base + place.slots).map(|at| (at, slot)).collect())
+        };
+        let packet = to(Packet::tcp, 0, 80);
+        for (about, slot, expect) in [
+            ("nobody", Slot::EMPTY, Expect::Dropped(DropReason::NoBackend)),
+            ("a number without a backend", Slot::of(5), Expect::Dropped(DropReason::BackendAbsent)),
+            ("the last number", Slot::of(capacity - 1), Expect::Dropped(DropReason::BackendAbsent)),
+            // Right behind the pool's own numbers stands the next pool's first backend.
+            ("a number of the next pool", Slot::of(capacity), Expect::Dropped(DropReason::BackendAbsent)),
+            (
+                "the largest number",
+                Slot::of(Slot::MAX_BACKENDS - 1),
+                Expect::Dropped(DropReason::BackendAbsent),
+            ),
+            ("the owner again", Slot::of(0), Expect::Forwarded { service: "here.v4", backend: "w1" }),
+        ] {
+            rig.apply(&everywhere(slot))?;
+            let fixture = Fixture { about: about.to_owned(), frame: packet.frame(), expect };
+            fixture.check(rig, target, INGRESS)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_port_whose_interface_is_gone_drops() {
+    with_balancer(|rig, target| {
+        let away = Fixture::forwarded("before", &to(Packet::tcp, 0, 81), "there.v4", "w2");
+        away.check(rig, target, INGRESS)?;
+        sh("ip link del egress")?;
+        let expect = Expect::Dropped(DropReason::NoPort);
+        Fixture { about: "after".to_owned(), expect: expect.clone(), ..away }.check(rig, target, INGRESS)?;
+        // It is counted with the bytes it came with, not with those of the outer header.
+        let tunnelled = to(Packet::tcp, 0, 83).frame();
+        Fixture { about: "in a tunnel".to_owned(), frame: tunnelled, expect }.check(rig, target, INGRESS)
+    });
+}
+
+/// Frames written out, so that they do not depend on how the others are built.
+#[test]
+fn frames_written_out() {
+    const CASES: [(&str, &str, &str); 3] = [
+        (
+            "SYN, L2",
+            "02000000001b 0200000000fe 0800 450000280000400040061ae9 c6336407 c000020a \
+             9c40 0050 00000001 00000000 5002 ffff 0000 0000",
+            "020000000201 020000000101 0800 450000280000400040061ae9 c6336407 c000020a \
+             9c40 0050 00000001 00000000 5002 ffff 0000 0000",
+        ),
+        (
+            "a datagram, 4in4",
+            "02000000001b 0200000000fe 0800 45b9001d0000000040118d1e c6336407 c000020a \
+             9c40 0052 0009 0000 41 aabbccdd",
+            "020000000203 020000000101 0800 45b90031000040004004XXXX ac10SSSS 0a090003 \
+             45b9001d0000000040118d1e c6336407 c000020a 9c40 0052 0009 0000 41 aabbccdd",
+        ),
+        (
+            "a datagram, 6in6",
+            "02000000001b 0200000000fe 86dd 6b9abcde 0009 11 40 20010db8000c00000000000000000007 \
+             20010db8000000000000000000000010 9c40 0054 0009 0000 41 aabbccdd",
+            "020000000205 020000000101 86dd 6b9LLLLL 0031 29 40 010000000000000000000000SSSSSSSS \
+             20010db8000900000000000000000005 6b9abcde 0009 11 40 20010db8000c00000000000000000007 \
+             20010db8000000000000000000000010 9c40 0054 0009 0000 41 aabbccdd",
+        ),
+    ];
+    with_balancer(|rig, _| {
+        for (about, input, output) in CASES {
+            let out = hex::encode(&rig.run(&hex::decode(input))?.frame);
+            let wanted: String = output.chars().filter(|c| !c.is_whitespace()).collect();
+            // Capitals stand for what the flow's hash decides.
+            let same = |(got, wanted): (char, char)| wanted.is_ascii_uppercase() || got == wanted;
+            ensure!(
+                out.len() == wanted.len() && out.chars().zip(wanted.chars()).all(same),
+                "{about}\n  wanted {wanted}\n  got    {out}"
+            );
+        }
+        Ok(())
+    });
+}
+
+/// Five backends, one of them with three times the weight, one with none.
+fn many() -> Target {
+    let weighted = |number: u8, weight: u32| MemberTarget {
+        weight,
+        ..l2(&format!("m{number}"), &format!("10.0.1.{number}"), hop(INGRESS, number))
+    };
+    let members =
+        vec![weighted(1, 100), weighted(2, 300), weighted(3, 100), weighted(4, 0), weighted(5, 100)];
+    Target {
+        seed: 7,
+        pools: vec![
+            pool("many", 1009, members),
+            pool(
+                "tunnels",
+                11,
+                vec![ipip("t4", "10.9.0.4", hop(INGRESS, 4)), ipip("t6", "2001:db8:9::6", hop(INGRESS, 6))],
+            ),
+        ],
+        services: vec![
+            service("www", "192.0.2.10", &["tcp/80", "udp/80"], "many"),
+            service("www6", "2001:db8::10", &["tcp/80"], "many"),
+            service("far", "192.0.2.10", &["tcp/82"], "tunnels"),
+        ],
+        ..Target::default()
+    }
+}
+
+/// Source endpoints that differ as little as clients do.
+fn clients(family: usize) -> impl Iterator<Item = SocketAddr> {
+    (0..2000u16).map(move |number| {
+        let [high, low] = (number / 8).to_be_bytes();
+        let address: IpAddr = match family {
+            0 => [198, 51, high, low].into(),
+            _ => [0x2001, 0xdb8, 0xc, 0, 0, 0, 0, number / 8].into(),
+        };
+        SocketAddr::new(address, 40000 + number % 8)
+    })
+}
+
+#[test]
+fn flows_spread_by_weight_and_stay() {
+    with_rig(|rig| {
+        rig.install(&many())?;
+        for (family, make, service) in
+            [(0, Packet::tcp as fn(_, _) -> Packet, "www"), (0, Packet::udp, "www"), (1, Packet::tcp, "www6")]
+        {
+            let vip = endpoint(VIPS[family], 80);
+            rig.gained();
+            let mut chosen = BTreeMap::new();
+            for client in clients(family) {
+                chosen.insert(client, rig.run(&make(client, vip).frame())?.frame[..6].to_vec());
+            }
+            for (place, counter) in rig.counted() {
+                let Place::Forwarded { service: counted, backend } = &place else {
+                    anyhow::bail!("{place:?} has {counter:?}")
+                };
+                ensure!(counted == service, "{place:?} is none of {service}'s");
+                let share = if backend == "m2" { 1000.0 } else { 2000.0 / 6.0 };
+                let got = counter.packets as f64;
+                // Six standard deviations of a fair choice.
+                ensure!(
+                    (got - share).abs() < 6.0 * f64::sqrt(share),
+                    "{place:?}: {got} flows, not about {share}"
+                );
+                ensure!(backend != "m4", "a backend without weight got {got} flows");
+            }
+            // Whatever else changes, a flow stays where it is.
+            for (client, backend) in &chosen {
+                let later = make(*client, vip).payload(vec![1; usize::from(client.port() % 100)]);
+                let later = later.traffic_class(3).ttl(9).padding(3);
+                ensure!(rig.run(&later.frame())?.frame[..6] == backend[..], "{client} moved");
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn services_of_one_pool_count_apart() {
+    with_rig(|rig| {
+        let target = many();
+        rig.install(&target)?;
+        rig.gained();
+        for client in clients(0).take(100) {
+            rig.run(&Packet::tcp(client, endpoint(VIPS[0], 80)).frame())?;
+        }
+        for client in clients(1).take(50) {
+            rig.run(&Packet::tcp(client, endpoint(VIPS[1], 80)).ip_length(100).frame())?;
+        }
+        let mut sums: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        for (place, counter) in rig.counted() {
+            let Place::Forwarded { service, .. } = place else { anyhow::bail!("{place:?}") };
+            let sum = sums.entry(service).or_default();
+            *sum = (sum.0 + counter.packets, sum.1 + counter.bytes);
+        }
+        let expected = [("www".to_owned(), (100, 100 * 40)), ("www6".to_owned(), (50, 50 * 100))];
+        ensure!(sums == BTreeMap::from(expected), "{sums:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn outer_sources_carry_the_flow() {
+    with_rig(|rig| {
+        rig.install(&many())?;
+        let vip = endpoint(VIPS[0], 82);
+        let mut seen: BTreeMap<bool, Vec<(IpAddr, u32)>> = BTreeMap::new();
+        for client in clients(0) {
+            let first = spread_in(&rig.run(&Packet::tcp(client, vip).frame())?.frame);
+            let second = spread_in(&rig.run(&Packet::tcp(client, vip).payload(*b"more").frame())?.frame);
+            ensure!(first == second, "{client} has two outer sources: {first:?} {second:?}");
+            seen.entry(first.0.is_ipv4()).or_default().push(first);
+        }
+        for (is_v4, spreads) in seen {
+            let sources: BTreeSet<IpAddr> = spreads.iter().map(|&(source, _)| source).collect();
+            let labels: BTreeSet<u32> = spreads.iter().map(|&(_, label)| label).collect();
+            // About a thousand balls in 2^16, 2^32 and 2^20 bins: hardly two in one.
+            ensure!(
+                sources.len() * 100 > spreads.len() * 95,
+                "{} sources of {}",
+                sources.len(),
+                spreads.len()
+            );
+            ensure!(is_v4 || labels.len() * 100 > spreads.len() * 95, "{} flow labels", labels.len());
+            // Devices hash any of the bits: every one of them must take part.
+            let bits = |source: &IpAddr| match source {
+                IpAddr::V4(address) => u128::from(u32::from(*address) & 0xffff),
+                IpAddr::V6(address) => u128::from(*address) & 0xffff_ffff,
+            };
+            let ones = sources.iter().fold(0, |all, source| all | bits(source));
+            let zeros = sources.iter().fold(0, |all, source| all | !bits(source));
+            let width = if is_v4 { 0xffff } else { 0xffff_ffff };
+            ensure!(ones & zeros & width == width, "bits that never change: {:x}", !(ones & zeros) & width);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_tunnel_source_without_host_bits_is_used_as_it_is() {
+    with_rig(|rig| {
+        let mut target = many();
+        target.outer.v4 = ("172.16.5.6".parse()?, 32);
+        target.outer.v6 = ("100::5:6".parse()?, 128);
+        rig.install(&target)?;
+        let allowed: [IpAddr; 2] = ["172.16.5.6".parse()?, "100::5:6".parse()?];
+        for client in clients(0) {
+            let answer = rig.run(&Packet::tcp(client, endpoint(VIPS[0], 82)).frame())?;
+            ensure!(answer.verdict == Verdict::Transmit, "{answer:?}");
+            let (source, _) = spread_in(&answer.frame);
+            ensure!(allowed.contains(&source), "{client} has outer source {source}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn frames_of_the_builder_are_what_they_say() {
+    // The helpers of packets::tcp and packets::udp parse text; the balancer's tests mostly do without.
+    assert_eq!(tcp("198.51.100.7:40000", "192.0.2.10:80").frame(), to(Packet::tcp, 0, 80).frame(),);
+    assert_eq!(udp("[2001:db8:c::7]:40000", "[2001:db8::10]:80").frame(), to(Packet::udp, 1, 80).frame(),);
+}

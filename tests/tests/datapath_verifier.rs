@@ -1,0 +1,66 @@
+//! What the programs cost the kernel's verifier stays within the limits of `verifier-budget.toml`.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use anyhow::{Context, ensure};
+use aya::programs::{ProgramInfo, SchedClassifier};
+use lb_common::abi::name;
+use lb_tests::datapath::{LIMITS, within, xdp};
+use lb_user::edge::kernel::{Kernel, LoadOptions};
+
+fn budget() -> anyhow::Result<BTreeMap<String, i64>> {
+    let text = include_str!("../verifier-budget.toml");
+    let document: toml_edit::DocumentMut = text.parse()?;
+    let entry = |(program, limit): (&str, &toml_edit::Item)| {
+        Ok((program.to_owned(), limit.as_integer().with_context(|| format!("{program} has no number"))?))
+    };
+    document.iter().map(entry).collect()
+}
+
+fn load(log_packets: bool) -> anyhow::Result<Kernel> {
+    let kernel =
+        Kernel::load(&LoadOptions { limits: LIMITS, log_packets, pins: PathBuf::from("/nonexistent") });
+    Ok(kernel?)
+}
+
+#[test]
+fn programs_stay_within_the_verifier_budget() {
+    within(|| {
+        let mut kernel = load(false)?;
+        let mut infos: Vec<(String, ProgramInfo)> = Vec::new();
+        for program in [name::PROGRAM, name::DECAP, name::NOOP] {
+            let loaded = xdp(&mut kernel, program)?;
+            // The balancer's own is loaded already; those for backends are loaded on demand.
+            if loaded.fd().is_err() {
+                loaded.load()?;
+            }
+            infos.push((program.to_owned(), loaded.info()?));
+        }
+        let probe: &mut SchedClassifier =
+            kernel.ebpf().program_mut(name::PROBE).context("no probe program")?.try_into()?;
+        infos.push((name::PROBE.to_owned(), probe.info()?));
+        // The verifier removes the log from the other: this one is a program of its own.
+        let logging = format!("{}, logging packets", name::PROGRAM);
+        infos.push((logging, xdp(&mut load(true)?, name::PROGRAM)?.info()?));
+
+        let mut budget = budget()?;
+        let mut over = Vec::new();
+        println!(
+            "{:24}{:>10}{:>10}{:>14}{:>12}",
+            "program", "verified", "budget", "instructions", "jit bytes"
+        );
+        for (program, info) in infos {
+            let verified = info.verified_instruction_count().context("kernel 5.16 or later counts")?;
+            let limit = budget.remove(&program).with_context(|| format!("{program} has no budget"))?;
+            // An instruction has 8 bytes.
+            let instructions = info.size_translated().unwrap_or(0) / 8;
+            println!("{program:24}{verified:>10}{limit:>10}{instructions:>14}{:>12}", info.size_jitted());
+            if i64::from(verified) > limit {
+                over.push(format!("{program} takes {verified} instructions of {limit}"));
+            }
+        }
+        ensure!(over.is_empty(), "over the verifier budget: {}", over.join("; "));
+        ensure!(budget.is_empty(), "a budget for programs that are not there: {:?}", budget.keys());
+        Ok(())
+    });
+}
