@@ -3,7 +3,7 @@
 use crate::addr::Addr;
 
 /// How a packet gets to its backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Encap {
     /// Only the Ethernet addresses are rewritten; the backend is on the same L2.

@@ -22,6 +22,13 @@ impl Slot {
         Self((number + 1) & 0x7fff)
     }
 
+    /// The same owner, in transition.
+    #[inline(always)]
+    #[must_use]
+    pub const fn moving(self) -> Self {
+        Self(self.0 | Self::TRANSITION)
+    }
+
     /// The owner's number, if there is one.
     #[inline(always)]
     pub const fn owner(self) -> Option<u16> {

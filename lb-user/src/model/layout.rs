@@ -90,8 +90,8 @@ impl Runs {
 pub struct Identity {
     /// The backend's own address.
     pub address: IpAddr,
-    /// How packets get there; an [`Encap`].
-    pub encap: u8,
+    /// How packets get there.
+    pub encap: Encap,
     /// Source of outer headers.
     pub outer_source: Addr,
     /// Its low bits that carry the flow's hash.
@@ -108,7 +108,7 @@ impl Identity {
         };
         // At most 32 bits of hash go into an address.
         let spread_bits = u8::min(bits - u8::min(prefix, bits), 32);
-        Self { address, encap: encap as u8, outer_source: source, spread_bits }
+        Self { address, encap, outer_source: source, spread_bits }
     }
 }
 
@@ -124,7 +124,11 @@ pub struct PoolPlace {
     /// Backend numbers are below this.
     pub capacity: u32,
     /// Numbers of the pool's backends.
-    pub numbers: BTreeMap<Name, (u16, Identity)>,
+    pub numbers: BTreeMap<Identity, u16>,
+    /// By number: tells a backend from who had the number before, so that no flow of the one is taken for the other's.
+    epochs: Vec<u8>,
+    /// Whether the run of slots was another pool's or nobody's: what stands in it says nothing about this pool.
+    pub is_fresh: bool,
     /// Numbers not in use, the one given up longest ago first: a number must not soon mean another backend.
     free: VecDeque<u16>,
     retired: Vec<u16>,
@@ -132,29 +136,36 @@ pub struct PoolPlace {
 
 impl PoolPlace {
     /// Index of a backend in the table of all backends.
-    pub fn index_of(&self, backend: &Name) -> Option<u32> {
-        self.numbers.get(backend).map(|&(number, _)| self.backend_base + u32::from(number))
+    pub fn index_of(&self, backend: &Identity) -> Option<u32> {
+        self.numbers.get(backend).map(|&number| self.backend_base + u32::from(number))
+    }
+
+    /// The epoch of who has a number.
+    pub fn epoch(&self, number: u16) -> u8 {
+        self.epochs.get(usize::from(number)).copied().unwrap_or(0)
     }
 
     /// Gives every backend its number, and retires the numbers of others. `None`, and nothing is changed, if more are
     /// needed than are free.
-    fn number(&mut self, wanted: &BTreeMap<&Name, Identity>) -> Option<()> {
-        let stays = |name: &Name, identity: &Identity| wanted.get(name) == Some(identity);
-        let staying = self.numbers.iter().filter(|(name, (_, identity))| stays(name, identity)).count();
+    fn number(&mut self, wanted: &BTreeSet<Identity>) -> Option<()> {
+        let staying = self.numbers.keys().filter(|identity| wanted.contains(identity)).count();
         if wanted.len() - staying > self.free.len() {
             return None;
         }
-        let Self { numbers, retired, free, .. } = self;
-        numbers.retain(|name, (number, identity)| {
-            let stays = stays(name, identity);
+        let Self { numbers, retired, free, epochs, .. } = self;
+        numbers.retain(|identity, number| {
+            let stays = wanted.contains(identity);
             if !stays {
                 retired.push(*number);
             }
             stays
         });
-        for (&name, &identity) in wanted {
-            if !numbers.contains_key(name) {
-                numbers.insert(name.clone(), (free.pop_front()?, identity));
+        for &identity in wanted {
+            if let Entry::Vacant(place) = numbers.entry(identity) {
+                let number = free.pop_front()?;
+                let epoch = epochs.get_mut(usize::from(number))?;
+                *epoch = epoch.wrapping_add(1);
+                place.insert(number);
             }
         }
         Some(())
@@ -184,6 +195,7 @@ pub struct Layout {
     pools: BTreeMap<Name, PoolPlace>,
     services: BTreeMap<Name, ServicePlace>,
     port_numbers: Runs,
+    next_epoch: u8,
     /// Port numbers by interface index.
     ports: BTreeMap<u32, u32>,
 }
@@ -199,6 +211,7 @@ impl Layout {
             pools: BTreeMap::new(),
             services: BTreeMap::new(),
             port_numbers: Runs::new("interfaces", MAX_PORTS),
+            next_epoch: 0,
             ports: BTreeMap::new(),
         }
     }
@@ -266,6 +279,7 @@ impl Layout {
         }
         for pool in self.pools.values_mut() {
             pool.free.extend(pool.retired.drain(..));
+            pool.is_fresh = false;
         }
     }
 
@@ -288,10 +302,10 @@ impl Layout {
     }
 
     fn place_pool(&mut self, target: &PoolTarget, outer: &Outer) -> Result<(), Full> {
-        let wanted: BTreeMap<&Name, Identity> = target
+        let wanted: BTreeSet<Identity> = target
             .members
             .iter()
-            .map(|member| (&member.name, Identity::new(member.address, member.tunnelled, outer)))
+            .map(|member| Identity::new(member.address, member.tunnelled, outer))
             .collect();
         if let Some(place) = self.pools.get_mut(&target.name)
             && place.slots == target.slots
@@ -306,9 +320,13 @@ impl Layout {
             backend_base: self.backends.take(capacity)?,
             capacity,
             numbers: BTreeMap::new(),
+            epochs: vec![self.next_epoch; capacity as usize],
+            is_fresh: true,
             free: (0..u16::try_from(capacity).unwrap_or(Slot::MAX_BACKENDS)).collect(),
             retired: Vec::new(),
         };
+        // Another pool may have had these numbers before.
+        self.next_epoch = self.next_epoch.wrapping_add(16);
         let needed = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
         place.number(&wanted).ok_or(Full { what: "backends in one pool", needed, capacity })?;
         if let Some(old) = self.pools.insert(target.name.clone(), place) {
@@ -332,7 +350,10 @@ impl Layout {
                 slot_count: pool.slots,
                 backend_base: pool.backend_base,
                 backend_count: pool.capacity,
-                ..Service::default()
+                flags: service.flags,
+                tcp_idle: service.tcp_idle,
+                udp_idle: service.udp_idle,
+                counter_base: 0,
             };
             let place = match old {
                 Some(old) if old.record == (Service { counter_base: old.record.counter_base, ..record }) => {

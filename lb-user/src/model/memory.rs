@@ -1,8 +1,10 @@
 //! The tables in ordinary memory: what the daemon believes to be installed, and what the simulator runs on.
 
+use std::cell::Cell;
+
 use lb_common::{
-    abi::{Backend, Config, IndexEntry, Limits, MAX_PORTS, Service, Slot},
-    tables::Tables,
+    abi::{Backend, Config, Flow, IndexEntry, Limits, MAX_PORTS, Note, Service, Slot, WAYS},
+    tables::{FlowBucket, Tables},
 };
 
 use super::plan::Change;
@@ -20,6 +22,10 @@ pub struct Memory {
     pub services: Vec<Service>,
     /// All pools' slots.
     pub slots: Vec<Slot>,
+    /// Previous owners of slots in transition, each at its slot's place.
+    pub previous: Vec<Slot>,
+    /// Remembered flows. They are the packets' doing, not the plans'.
+    pub flows: Flows,
     /// By backend index.
     pub backends: Vec<Backend>,
     /// Interface index by port.
@@ -35,6 +41,8 @@ impl Memory {
             index: vec![IndexEntry::default(); 2 * limits.index as usize],
             services: vec![Service::default(); limits.services as usize],
             slots: vec![Slot::EMPTY; limits.slots as usize],
+            previous: vec![Slot::EMPTY; limits.slots as usize],
+            flows: Flows::new(limits.flow_buckets),
             backends: vec![Backend::default(); limits.backends as usize],
             ports: vec![0; MAX_PORTS as usize],
         }
@@ -49,6 +57,14 @@ impl Memory {
             Change::Port { number, ifindex } => self.ports[*number as usize] = *ifindex,
             Change::Backend { index, backend } => self.backends[*index as usize] = **backend,
             Change::Hop { index, hop } => self.backends[*index as usize].hop = hop.to_words(),
+            Change::Standing { index, standing } => {
+                self.backends[*index as usize].standing = standing.to_word();
+            }
+            Change::Previous(slots) => {
+                for &(place, slot) in slots {
+                    self.previous[place as usize] = slot;
+                }
+            }
             Change::Slots(slots) => {
                 for &(place, slot) in slots {
                     self.slots[place as usize] = slot;
@@ -67,7 +83,63 @@ impl Memory {
     }
 }
 
+/// The flow table. A packet remembers flows although it may only read the tables.
+#[derive(Clone, Debug)]
+pub struct Flows(Vec<Cell<Flow>>);
+
+impl Flows {
+    fn new(buckets: u32) -> Self {
+        Self(vec![Cell::new(Flow::default()); buckets as usize * WAYS])
+    }
+
+    /// Every remembered flow.
+    pub fn iter(&self) -> impl Iterator<Item = Flow> {
+        self.0.iter().map(Cell::get).filter(|flow| flow.id != 0)
+    }
+}
+
+impl PartialEq for Flows {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Flows {}
+
+impl FlowBucket for &[Cell<Flow>] {
+    fn load(&self, way: usize) -> Flow {
+        self[way].get()
+    }
+
+    fn replace(&self, way: usize, flow: Flow) {
+        self[way].set(flow);
+    }
+
+    fn update(&self, way: usize, flow: Flow) {
+        self[way].set(flow);
+    }
+}
+
 impl Tables for Memory {
+    type Bucket<'t> = &'t [Cell<Flow>];
+
+    fn previous(&self, place: u32) -> Option<Slot> {
+        self.previous.get(place as usize).copied()
+    }
+
+    fn bucket(&self, hash: u32) -> Option<&[Cell<Flow>]> {
+        let buckets = self.limits.flow_buckets;
+        let start = (hash & (buckets - 1)) as usize * WAYS;
+        self.flows.0.get(start..start + WAYS)
+    }
+
+    fn may_remember(&self) -> bool {
+        // The limit is on packets per moment; here there are no moments.
+        true
+    }
+
+    fn note(&self, _: Note) {}
+
     fn config(&self) -> Config {
         self.config
     }

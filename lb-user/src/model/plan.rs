@@ -11,7 +11,7 @@ use std::{
 };
 
 use lb_common::{
-    abi::{Backend, Config, Encap, Hop, IndexEntry, Selector, Service, ServiceKey, Slot},
+    abi::{Backend, Config, Encap, Hop, IndexEntry, Selector, Service, ServiceKey, Slot, Standing},
     addr::Addr,
     encap,
 };
@@ -48,6 +48,15 @@ pub enum Change {
         /// The new next hop.
         hop: Hop,
     },
+    /// Changes what a backend takes; packets may be reading it.
+    Standing {
+        /// Place in the table.
+        index: u32,
+        /// The same backend, taking something else.
+        standing: Standing,
+    },
+    /// Writes previous owners of slots that are not in transition yet, or whose previous owner is gone.
+    Previous(Vec<(u32, Slot)>),
     /// Writes slots one by one; packets may be reading them.
     Slots(Vec<(u32, Slot)>),
     /// Writes a service that the live index does not lead to: a new one, or all zero.
@@ -81,6 +90,10 @@ pub struct Target {
     pub pools: Vec<PoolTarget>,
     /// Services; each names one of the pools.
     pub services: Vec<ServiceTarget>,
+    /// Slots that were in transition long enough.
+    pub settled: BTreeSet<u32>,
+    /// How long fragments are waited for; ticks.
+    pub fragment_idle: u32,
 }
 
 impl Target {
@@ -113,15 +126,15 @@ pub struct PoolTarget {
     pub name: Name,
     /// Size of its lookup table.
     pub slots: u32,
-    /// Its backends.
+    /// Whether a slot that changes owner remembers the previous one while that can serve.
+    pub is_tracked: bool,
+    /// Its backends, and those that left but still serve.
     pub members: Vec<MemberTarget>,
 }
 
 /// A backend as the tables are to have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberTarget {
-    /// Its name.
-    pub name: Name,
     /// Its own address.
     pub address: IpAddr,
     /// Whether packets get there in a tunnel.
@@ -130,6 +143,8 @@ pub struct MemberTarget {
     pub hop: Option<HopTarget>,
     /// Its share of the slots; 0 takes none.
     pub weight: u32,
+    /// Whether it can serve the flows it has.
+    pub keeps: bool,
 }
 
 /// A next hop.
@@ -154,6 +169,12 @@ pub struct ServiceTarget {
     pub keys: Vec<ServiceKey>,
     /// Its pool.
     pub pool: Name,
+    /// See [`Service::flags`].
+    pub flags: u32,
+    /// See [`Service::tcp_idle`]; ticks.
+    pub tcp_idle: u32,
+    /// See [`Service::udp_idle`]; ticks.
+    pub udp_idle: u32,
 }
 
 /// Lookup tables already computed, by pool: a reload of one pool does not compute the others' again.
@@ -168,12 +189,15 @@ struct CachedTable {
 }
 
 impl TableCache {
-    fn table(&mut self, pool: &PoolTarget, place: &PoolPlace) -> &[Slot] {
+    fn table(&mut self, pool: &PoolTarget, place: &PoolPlace, outer: &Outer) -> &[Slot] {
         let members: Vec<(IpAddr, u16, u32)> = pool
             .members
             .iter()
             .filter(|member| member.hop.is_some() && member.weight > 0)
-            .filter_map(|member| Some((member.address, place.numbers.get(&member.name)?.0, member.weight)))
+            .filter_map(|member| {
+                let identity = Identity::new(member.address, member.tunnelled, outer);
+                Some((member.address, *place.numbers.get(&identity)?, member.weight))
+            })
             .collect();
         let fresh = |known: &CachedTable| known.members == members && known.slots == pool.slots;
         if !self.0.get(&pool.name).is_some_and(fresh) {
@@ -223,35 +247,20 @@ pub fn plan(
     cache.keep(target);
     for pool in &target.pools {
         let Some(place) = layout.pool(&pool.name) else { continue };
+        let mut keeping = BTreeSet::new();
         for member in &pool.members {
-            let (Some(&(number, identity)), Some(hop)) = (place.numbers.get(&member.name), &member.hop)
-            else {
-                continue;
-            };
+            let identity = Identity::new(member.address, member.tunnelled, &target.outer);
+            let (Some(&number), Some(hop)) = (place.numbers.get(&identity), &member.hop) else { continue };
             let Some(hop) = hop_of(layout, hop) else { continue };
             let index = place.backend_base + u32::from(number);
-            let wanted = record(&identity, hop);
-            let present = memory.backends[index as usize];
-            if present == (Backend { hop: present.hop, ..wanted }) {
-                if present.hop != wanted.hop {
-                    changes.push(Change::Hop { index, hop });
-                }
-            } else {
-                changes.push(Change::Backend { index, backend: Box::new(wanted) });
-            }
+            change_backend(memory, index, record(&identity, place.epoch(number), member, hop), &mut changes);
             backends.insert(index);
+            if member.keeps {
+                keeping.insert(number);
+            }
         }
-        let base = place.slot_base as usize;
-        let table = cache.table(pool, place);
-        let differing: Vec<(u32, Slot)> = (place.slot_base..)
-            .zip(table)
-            .zip(&memory.slots[base..base + table.len()])
-            .filter(|((_, wanted), present)| wanted != present)
-            .map(|((slot, &wanted), _)| (slot, wanted))
-            .collect();
-        if !differing.is_empty() {
-            slots.push(Change::Slots(differing));
-        }
+        let table = cache.table(pool, place, &target.outer);
+        slots.extend(change_slots(memory, place, table, &target.settled, pool.is_tracked, &keeping));
     }
     changes.extend(slots);
 
@@ -263,6 +272,74 @@ pub fn plan(
     switch(memory, layout, target, &mut changes)?;
     clear(memory, layout, &backends, &mut changes);
     Ok(changes)
+}
+
+/// The steps that bring one backend to what it should be.
+fn change_backend(memory: &Memory, index: u32, wanted: Backend, changes: &mut Vec<Change>) {
+    let present = memory.backends[index as usize];
+    if present != (Backend { hop: present.hop, standing: present.standing, ..wanted })
+        || !present.standing().is_same(wanted.standing())
+    {
+        changes.push(Change::Backend { index, backend: Box::new(wanted) });
+        return;
+    }
+    if present.hop != wanted.hop {
+        changes.push(Change::Hop { index, hop: wanted.hop() });
+    }
+    if present.standing != wanted.standing {
+        changes.push(Change::Standing { index, standing: wanted.standing() });
+    }
+}
+
+/// The steps that bring a pool's slots to their new owners. A slot whose old owner still serves goes into transition,
+/// and keeps the first previous owner if it was in one already: flows born in between are all remembered.
+fn change_slots(
+    memory: &Memory,
+    place: &PoolPlace,
+    table: &[Slot],
+    settled: &BTreeSet<u32>,
+    is_tracked: bool,
+    keeping: &BTreeSet<u16>,
+) -> Vec<Change> {
+    let mut previous = Vec::new();
+    let mut slots = Vec::new();
+    let numbers: BTreeSet<u16> = place.numbers.values().copied().collect();
+    for (at, &wanted) in (place.slot_base..).zip(table) {
+        let present = memory.slots[at as usize];
+        let mut next = wanted;
+        if is_tracked && !place.is_fresh {
+            if present.in_transition() {
+                let before = memory.previous[at as usize];
+                let gone = before.owner().is_some_and(|number| !numbers.contains(&number));
+                if gone {
+                    // Its number may soon be another's.
+                    previous.push((at, Slot::EMPTY));
+                }
+                if !settled.contains(&at) || wanted.owner() != present.owner() {
+                    next = wanted.moving();
+                }
+            } else if wanted != present
+                && let Some(owner) = present.owner()
+                && keeping.contains(&owner)
+            {
+                if memory.previous[at as usize] != present {
+                    previous.push((at, present));
+                }
+                next = wanted.moving();
+            }
+        }
+        if next != present {
+            slots.push((at, next));
+        }
+    }
+    let mut changes = Vec::new();
+    if !previous.is_empty() {
+        changes.push(Change::Previous(previous));
+    }
+    if !slots.is_empty() {
+        changes.push(Change::Slots(slots));
+    }
+    changes
 }
 
 /// The index of every service's keys.
@@ -283,7 +360,7 @@ fn switch(
     changes: &mut Vec<Change>,
 ) -> Result<(), IndexError> {
     let live = Selector::from_word(memory.config.selector);
-    let mut config = Config { seed: target.seed, ..memory.config };
+    let mut config = Config { seed: target.seed, fragment_idle: target.fragment_idle, ..memory.config };
     let built = index(layout, memory.limits.index)?;
     let base = (live.copy * memory.limits.index) as usize;
     let unchanged = built.bits == live.bits
@@ -321,7 +398,7 @@ fn clear(memory: &Memory, layout: &Layout, backends: &BTreeSet<u32>, changes: &m
         }
     }
     for (index, backend) in (0u32..).zip(&memory.backends) {
-        if backend.encap != 0 && !backends.contains(&index) {
+        if backend.standing != 0 && !backends.contains(&index) {
             cleared.push(Change::Backend { index, backend: Box::default() });
         }
     }
@@ -346,20 +423,18 @@ fn hop_of(layout: &Layout, hop: &HopTarget) -> Option<Hop> {
     ))
 }
 
-fn record(identity: &Identity, hop: Hop) -> Backend {
+fn record(identity: &Identity, epoch: u8, member: &MemberTarget, hop: Hop) -> Backend {
     let destination = Addr::from(identity.address);
-    let tunnelled = identity.encap != Encap::L2 as u8;
+    let sum = match identity.encap {
+        Encap::Ip4 => encap::constant_sum(identity.outer_source, destination),
+        Encap::L2 | Encap::Ip6 => 0,
+    };
+    let standing = Standing::new(identity.encap, identity.spread_bits, sum, epoch);
     Backend {
         hop: hop.to_words(),
-        encap: identity.encap,
-        spread_bits: identity.spread_bits,
-        sum: if identity.encap == Encap::Ip4 as u8 {
-            encap::constant_sum(identity.outer_source, destination)
-        } else {
-            0
-        },
+        standing: standing.taking(member.keeps, member.weight > 0).to_word(),
         outer_source: identity.outer_source,
-        outer_destination: if tunnelled { destination } else { Addr::NONE },
+        outer_destination: if identity.encap == Encap::L2 { Addr::NONE } else { destination },
         ..Backend::default()
     }
 }
