@@ -59,7 +59,11 @@ fn assert_present(memory: &Memory, service: &Service, slot: Slot) {
     assert!(u32::from(number) < service.backend_count, "{slot:?} is not within {service:?}");
     let backend = memory.backends[service.backend_base as usize + usize::from(number)];
     assert!(Encap::from_byte(backend.encap).is_some(), "{slot:?} of {service:?} names an absent backend");
-    assert_ne!(memory.ports[usize::from(backend.hop().port())], 0, "{slot:?} of {service:?} leaves by no port");
+    assert_ne!(
+        memory.ports[usize::from(backend.hop().port())],
+        0,
+        "{slot:?} of {service:?} leaves by no port"
+    );
 }
 
 /// Two services share a pool as a whole, or nothing; and never a counter.
