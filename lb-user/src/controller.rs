@@ -114,6 +114,11 @@ impl Controller {
         &self.installed
     }
 
+    /// Why the file as it stands is not in force; empty if it is.
+    pub fn config_errors(&self) -> &[String] {
+        &self.config.errors
+    }
+
     /// What the configuration in force asks for.
     pub fn desired(&self) -> &Desired {
         &self.desired

@@ -88,7 +88,11 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
 
     let mut daemon = Daemon::start(kernel, file, started, &shown)?;
     daemon.handle(vec![Event::ConfigText(text)]).await;
-    let attached = daemon.attach(&interfaces, desired.settings.xdp);
+    let in_force = match daemon.controller.config_errors() {
+        [] => Ok(()),
+        errors => Err(failure(Exit::Config, errors.join("\n")).into()),
+    };
+    let attached = in_force.and_then(|()| daemon.attach(&interfaces, desired.settings.xdp));
     let served = match attached {
         Ok(()) => daemon.serve(socket).await,
         Err(error) => Err(error),
@@ -343,15 +347,48 @@ fn follow_packet_log(kernel: &mut Kernel) {
 mod tests {
     use super::*;
 
+    fn pools(count: u32, slots: u32, backends: u32) -> String {
+        let backend = |n: u32| {
+            format!("[[pool.backend]]\nname = \"b{n}\"\naddress = \"10.0.{}.{}\"\n", n >> 8, n & 255)
+        };
+        let backends: String = (1..=backends).map(backend).collect();
+        (0..count).map(|n| format!("[[pool]]\nname = \"p{n}\"\nslots = {slots}\n{backends}")).collect()
+    }
+
+    fn services(count: u32, pools: u32, ports: &str) -> String {
+        let service = |n: u32| {
+            let (vip, pool) = (format!("192.0.{}.{}", n >> 8, n & 255), n % pools);
+            format!(
+                "[[service]]\nname = \"s{n}\"\nvip = \"{vip}\"\nports = [\"{ports}\"]\npool = \"p{pool}\"\n"
+            )
+        };
+        (0..count).map(service).collect()
+    }
+
+    /// Everything may be exchanged at once: the old must stay until the new is there.
     #[test]
     fn tables_fit_the_configuration_twice() {
-        let empty = limits_for(&Desired::default());
-        assert_eq!(empty, Limits::DEFAULT);
-        let text =
-            (0..300).map(|n| format!("[[pool]]\nname = \"p{n}\"\nslots = 65537\n")).collect::<String>();
-        let desired = config::parse(&text).unwrap();
-        let limits = limits_for(&desired);
-        assert!(limits.slots >= 2 * 300 * 65_537, "{limits:?}");
-        assert!(limits.slots.is_power_of_two());
+        assert_eq!(limits_for(&Desired::default()), Limits::DEFAULT);
+        for text in [
+            pools(100, 65_537, 0),
+            pools(40, 11, 9) + &services(40, 40, "tcp/80"),
+            pools(1, 4099, 1500) + &services(30, 1, "tcp/80"),
+            pools(1, 11, 1) + &services(5000, 1, "udp/53"),
+            pools(1, 11, 1) + &services(2, 1, "tcp/1-40000"),
+        ] {
+            let limits = limits_for(&config::parse(&text).unwrap());
+            let identity = Identity { version: String::new(), pid: 1, config_path: String::new() };
+            let mut controller = Controller::new(Duration::ZERO, limits, identity);
+            for text in [&text, &text.replace("= \"p", "= \"q").replace("name = \"s", "name = \"t")] {
+                let actions = controller.handle(Duration::ZERO, [Event::ConfigText(text.clone())]);
+                assert_eq!(controller.config_errors(), [""; 0], "{limits:?}");
+                for action in actions {
+                    if let Action::Apply(changes) = action {
+                        let applied = Applied { done: changes.len(), error: None };
+                        controller.handle(Duration::ZERO, [Event::Applied(applied)]);
+                    }
+                }
+            }
+        }
     }
 }

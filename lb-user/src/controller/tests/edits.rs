@@ -4,8 +4,10 @@ use super::{
     BOTH, CONFIG, VIP, with,
     world::{World, on_link},
 };
-use crate::api::{BackendPatch, BackendSpec, Done, Edit, PoolSpec, Refusal, RefusalKind, Request, Response};
-use crate::model::service::AdminState;
+use crate::{
+    api::{BackendPatch, BackendSpec, Done, Edit, PoolSpec, Refusal, RefusalKind, Request, Response},
+    model::service::AdminState,
+};
 
 fn weight(name: &str, weight: u16) -> Edit {
     let patch = BackendPatch { weight: Some(weight), ..BackendPatch::default() };

@@ -143,7 +143,10 @@ impl World {
                 let result = match &self.disk_error {
                     Some(error) => Err(error.clone()),
                     None if self.file != before => Err("changed by someone else".to_owned()),
-                    None => Ok(self.file = after),
+                    None => {
+                        self.file = after;
+                        Ok(())
+                    }
                 };
                 vec![Event::ConfigWritten { token, result }]
             }

@@ -16,7 +16,7 @@ fn large(services: u16, backends: u8) -> Target {
         let member = |k: u8| MemberTarget {
             name: name('b', k),
             address: Ipv4Addr::new(10, high, low, k).into(),
-            tunnelled: k % 2 == 0,
+            tunnelled: k.is_multiple_of(2),
             hop: Some(hop(low, k, 3, high)),
             weight: 100,
         };
