@@ -5,6 +5,7 @@
 
 mod event;
 mod requests;
+mod leaving;
 mod standing;
 #[cfg(test)]
 mod tests;
@@ -66,6 +67,14 @@ pub struct Controller {
     probing: BTreeMap<BackendId, ProbeSpec>,
     /// The edit that waits for the file to be written.
     writing: Option<Writing>,
+    /// Backends that left the configuration and still serve the flows they have.
+    leaving: Vec<Leaving>,
+    watch: Watch,
+    /// Slots that were in transition long enough.
+    settled: BTreeSet<u32>,
+    /// What is remembered, by pool, as it was last seen.
+    transitions: BTreeMap<Name, Summary>,
+    flows_read_at: Duration,
     /// Something changed since the last plan was made.
     dirty: bool,
     /// The tables arrived where they should be: the probes may follow.
@@ -104,6 +113,11 @@ impl Controller {
             resolving: BTreeSet::new(),
             probing: BTreeMap::new(),
             writing: None,
+            leaving: Vec::new(),
+            watch: Watch::default(),
+            settled: BTreeSet::new(),
+            transitions: BTreeMap::new(),
+            flows_read_at: now,
             dirty: true,
             probes_follow: false,
         }
@@ -163,12 +177,14 @@ impl Controller {
                 self.traffic.read(now, &counters.forwarded, |place| owners.get(&place).cloned());
                 self.reasons.read(now, &counters.reasons, Some);
             }
+            Event::Flows(reading) => self.take_flows(now, &reading),
             Event::Request { token, request } => self.take_request(now, token, request, actions),
             Event::Tick => {
                 if self.retry_at.is_some_and(|at| at <= now) {
                     self.retry_at = None;
                     self.dirty = true;
                 }
+                self.watch_flows(now, actions);
             }
         }
     }
@@ -224,6 +240,7 @@ impl Controller {
             actions.push(Action::Log(Level::Warn, said));
         }
         let before = std::mem::replace(&mut self.desired, desired);
+        self.see_off(&before);
         let known: BTreeMap<BackendId, (&Pool, &Backend)> = before.backends().collect();
         let mut members = std::mem::take(&mut self.members);
         for (id, (pool, backend)) in self.desired.backends() {
@@ -318,7 +335,7 @@ impl Controller {
     /// Asks for the ways to the backends.
     fn follow_addresses(&mut self, actions: &mut Vec<Action>) {
         let wanted: BTreeSet<IpAddr> =
-            self.desired.backends().map(|(_, (_, backend))| backend.address).collect();
+            self.desired.backends().map(|(_, (_, backend))| backend.address).chain(self.leaving_addresses()).collect();
         if wanted != self.resolving {
             self.next_hops.retain(|address, _| wanted.contains(address));
             self.resolving.clone_from(&wanted);
@@ -368,9 +385,11 @@ impl Controller {
         let mut owners = BTreeMap::new();
         for (name, service) in self.layout.services() {
             let Some(pool) = self.layout.pool(&service.pool) else { continue };
-            for (backend, &(number, _)) in &pool.numbers {
+            let Some(wanted) = self.desired.pool(&service.pool) else { continue };
+            for backend in &wanted.backends {
+                let Some(&number) = pool.numbers.get(&self.identity_of(backend)) else { continue };
                 let place = service.record.counter_base as usize + usize::from(number);
-                owners.insert(place, (name.clone(), backend.clone()));
+                owners.insert(place, (name.clone(), backend.name.clone()));
             }
         }
         owners

@@ -12,6 +12,7 @@ use crate::{
         plan::Change,
         probe::{BackendId, ProbeOutcome, ProbeSpec},
         traffic::Counters,
+        transition::FlowReading,
     },
 };
 
@@ -27,6 +28,8 @@ pub struct Identity {
     pub pid: u32,
     /// The configuration file.
     pub config_path: String,
+    /// Ticks of the clock that flows are remembered by.
+    pub ticks_per_second: u32,
 }
 
 /// Something that happened outside.
@@ -56,6 +59,8 @@ pub enum Event {
     Applied(Applied),
     /// Counters were read.
     Counters(Counters),
+    /// [`Action::ReadFlows`] was carried out.
+    Flows(FlowReading),
     /// A client asks.
     Request {
         /// To be named in the answer.
@@ -105,6 +110,8 @@ pub enum Action {
         /// What is to be there.
         after: String,
     },
+    /// Read the flow table, and report.
+    ReadFlows,
     /// Answer a request.
     Reply {
         /// Which.

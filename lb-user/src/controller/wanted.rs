@@ -1,9 +1,9 @@
 //! What should be: the tables and the probes that follow from the configuration, health and next hops.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use lb_common::{
-    abi::{PROBE_MARK, ServiceKey},
+    abi::{self, PROBE_MARK, ServiceKey},
     addr::Addr,
 };
 
@@ -14,12 +14,18 @@ use super::{
 use crate::{
     api::State,
     model::{
+        layout,
         next_hop::NextHop,
         plan::{HopTarget, MemberTarget, Outer, PoolTarget, ServiceTarget, Target},
         probe::{BackendId, ProbeSpec},
-        service::{AdminState, Backend, Desired, Pool, Protocol, Service, Via},
+        service::{AdminState, Backend, Desired, OnDown, Pool, Protocol, Service, Tracking, Via},
+        transition::ticks,
     },
 };
+
+/// How long the fragments of a packet are waited for. Hosts wait up to 30 s (RFC 791 section 3.2), but on their way
+/// fragments are not far apart.
+const FRAGMENT_IDLE: Duration = Duration::from_secs(5);
 
 impl Controller {
     /// What the tables are to say, from a configuration, health and next hops.
@@ -28,35 +34,69 @@ impl Controller {
         Target {
             seed: settings.seed,
             outer: Outer { v4: settings.tunnel_source_v4, v6: settings.tunnel_source_v6 },
-            pools: desired.pools.iter().map(|pool| self.pool_target(pool)).collect(),
-            services: desired.services.iter().map(service_target).collect(),
+            pools: desired.pools.iter().map(|pool| self.pool_target(desired, pool)).collect(),
+            services: desired.services.iter().map(|service| self.service_target(desired, service)).collect(),
+            settled: self.settled.clone(),
+            fragment_idle: ticks(FRAGMENT_IDLE, self.identity.ticks_per_second),
         }
     }
 
-    fn pool_target(&self, pool: &Pool) -> PoolTarget {
+    /// A service's keys: one for each port, and that of the VIP itself from the first service that has it.
+    fn service_target(&self, desired: &Desired, service: &Service) -> ServiceTarget {
+        let vip = Addr::from(service.vip);
+        let ports = service.ports.iter().flat_map(|ports| {
+            (ports.first..=ports.last).map(move |port| ServiceKey::new(vip, ports.protocol.number(), port))
+        });
+        let mut of_vip = desired.services.iter().filter(|other| other.vip == service.vip);
+        let is_first = of_vip.next().is_some_and(|first| first.name == service.name);
+        let echo = service.echo || is_first && of_vip.any(|other| other.echo);
+        let tracking = abi::Tracking::bits(service.tracking_tcp.into(), service.tracking_udp.into());
+        ServiceTarget {
+            name: service.name.clone(),
+            keys: ports.chain(is_first.then(|| ServiceKey::vip(vip))).collect(),
+            pool: service.pool.clone(),
+            flags: tracking | if echo { abi::Service::ECHO } else { 0 },
+            tcp_idle: ticks(service.idle, self.identity.ticks_per_second),
+            udp_idle: ticks(service.udp_idle, self.identity.ticks_per_second),
+        }
+    }
+
+    fn pool_target(&self, desired: &Desired, pool: &Pool) -> PoolTarget {
         let member = |backend: &Backend| {
             let next_hop = self.next_hops.get(&backend.address);
-            let up = self
-                .members
-                .get(&BackendId::new(pool, backend))
-                .is_some_and(|member| state_of(backend, &member.health, next_hop) == State::Up);
+            let known = self.members.get(&BackendId::new(pool, backend));
+            let state = known.map(|member| state_of(backend, &member.health, next_hop));
+            let hop = usable(backend, next_hop).ok().map(hop_target);
+            let keeps = match state {
+                Some(State::Up) => true,
+                // An operator's word says nothing about health: what its checks said last still holds.
+                Some(State::Drain) => known.is_some_and(|member| member.health.is_up()),
+                Some(State::Down) => pool.on_down == OnDown::Keep,
+                Some(State::Maint) | None => false,
+            };
             MemberTarget {
-                name: backend.name.clone(),
                 address: backend.address,
                 tunnelled: backend.via == Via::Ipip,
-                hop: usable(backend, next_hop).ok().map(|hop| HopTarget {
-                    ifindex: hop.interface,
-                    source: hop.source,
-                    destination: hop.destination,
-                    mtu: hop.mtu,
-                }),
-                weight: if up { u32::from(backend.weight) } else { 0 },
+                weight: if state == Some(State::Up) { u32::from(backend.weight) } else { 0 },
+                keeps: keeps && hop.is_some(),
+                hop,
             }
         };
+        let leaving = self.leaving.iter().filter(|leaving| leaving.pool == pool.name).map(|leaving| {
+            let hop = usable(&leaving.backend, self.next_hops.get(&leaving.backend.address)).ok().map(hop_target);
+            MemberTarget {
+                address: leaving.backend.address,
+                tunnelled: leaving.backend.via == Via::Ipip,
+                weight: 0,
+                keeps: hop.is_some(),
+                hop,
+            }
+        });
         PoolTarget {
             name: pool.name.clone(),
             slots: pool.slots,
-            members: pool.backends.iter().map(member).collect(),
+            is_tracked: desired.services_of(&pool.name).any(|service| service.tracking_tcp != Tracking::Never),
+            members: pool.backends.iter().map(member).chain(leaving).collect(),
         }
     }
 
@@ -68,7 +108,7 @@ impl Controller {
             let (Some(check), Some(place)) = (&pool.check, self.layout.pool(&pool.name)) else { continue };
             let Some(target) = self.probe_target(pool) else { continue };
             for backend in &pool.backends {
-                let Some(index) = place.index_of(&backend.name) else { continue };
+                let Some(index) = place.index_of(&self.identity_of(backend)) else { continue };
                 let Ok(hop) = usable(backend, self.next_hops.get(&backend.address)) else { continue };
                 if backend.state == AdminState::Maint {
                     continue;
@@ -87,6 +127,13 @@ impl Controller {
         probes
     }
 
+    /// What stands for a backend in the tables.
+    pub(super) fn identity_of(&self, backend: &Backend) -> layout::Identity {
+        let settings = &self.desired.settings;
+        let outer = Outer { v4: settings.tunnel_source_v4, v6: settings.tunnel_source_v6 };
+        layout::Identity::new(backend.address, backend.via == Via::Ipip, &outer)
+    }
+
     pub(super) fn probe_target(&self, pool: &Pool) -> Option<SocketAddr> {
         let service = self.desired.services_of(&pool.name).next()?;
         let port = pool.check.as_ref().and_then(|check| check.port).or_else(|| first_tcp_port(service))?;
@@ -94,12 +141,18 @@ impl Controller {
     }
 }
 
-fn service_target(service: &Service) -> ServiceTarget {
-    let vip = Addr::from(service.vip);
-    let keys = service.ports.iter().flat_map(|ports| {
-        (ports.first..=ports.last).map(move |port| ServiceKey::new(vip, ports.protocol.number(), port))
-    });
-    ServiceTarget { name: service.name.clone(), keys: keys.collect(), pool: service.pool.clone() }
+fn hop_target(hop: &NextHop) -> HopTarget {
+    HopTarget { ifindex: hop.interface, source: hop.source, destination: hop.destination, mtu: hop.mtu }
+}
+
+impl From<Tracking> for abi::Tracking {
+    fn from(tracking: Tracking) -> Self {
+        match tracking {
+            Tracking::Transition => Self::Transition,
+            Tracking::Always => Self::Always,
+            Tracking::Never => Self::Never,
+        }
+    }
 }
 
 fn first_tcp_port(service: &Service) -> Option<u16> {

@@ -88,7 +88,8 @@ impl Memory {
 pub struct Flows(Vec<Cell<Flow>>);
 
 impl Flows {
-    fn new(buckets: u32) -> Self {
+    /// An empty table.
+    pub fn new(buckets: u32) -> Self {
         Self(vec![Cell::new(Flow::default()); buckets as usize * WAYS])
     }
 
@@ -106,31 +107,35 @@ impl PartialEq for Flows {
 
 impl Eq for Flows {}
 
-impl FlowBucket for &[Cell<Flow>] {
+/// A bucket of [`Flows`].
+#[derive(Debug)]
+pub struct MemoryBucket<'t>(&'t [Cell<Flow>]);
+
+impl FlowBucket for MemoryBucket<'_> {
     fn load(&self, way: usize) -> Flow {
-        self[way].get()
+        self.0[way].get()
     }
 
     fn replace(&self, way: usize, flow: Flow) {
-        self[way].set(flow);
+        self.0[way].set(flow);
     }
 
     fn update(&self, way: usize, flow: Flow) {
-        self[way].set(flow);
+        self.0[way].set(flow);
     }
 }
 
 impl Tables for Memory {
-    type Bucket<'t> = &'t [Cell<Flow>];
+    type Bucket<'t> = MemoryBucket<'t>;
 
     fn previous(&self, place: u32) -> Option<Slot> {
         self.previous.get(place as usize).copied()
     }
 
-    fn bucket(&self, hash: u32) -> Option<&[Cell<Flow>]> {
+    fn bucket(&self, hash: u32) -> Option<MemoryBucket<'_>> {
         let buckets = self.limits.flow_buckets;
         let start = (hash & (buckets - 1)) as usize * WAYS;
-        self.flows.0.get(start..start + WAYS)
+        self.flows.0.get(start..start + WAYS).map(MemoryBucket)
     }
 
     fn may_remember(&self) -> bool {

@@ -13,3 +13,4 @@ pub mod probe;
 pub mod service;
 pub mod simulate;
 pub mod traffic;
+pub mod transition;

@@ -87,6 +87,13 @@ pub struct Settings {
     pub tunnel_source_v6: (Ipv6Addr, u8),
     /// Key of the flow hash: the same on all balancers that share VIPs.
     pub seed: u64,
+    /// A slot is in transition for at most this long, whatever flows are remembered.
+    pub transition_max: Duration,
+}
+
+impl Settings {
+    /// Longest transition where the file names none.
+    pub const TRANSITION_MAX: Duration = Duration::from_secs(3600);
 }
 
 impl Default for Settings {
@@ -97,6 +104,7 @@ impl Default for Settings {
             tunnel_source_v4: (Ipv4Addr::new(172, 16, 0, 0), 16),
             tunnel_source_v6: (Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0), 64),
             seed: 0,
+            transition_max: Self::TRANSITION_MAX,
         }
     }
 }
@@ -123,8 +131,21 @@ pub struct Pool {
     pub slots: u32,
     /// How its backends are checked. Without one a backend with a known MAC counts as up.
     pub check: Option<Check>,
+    /// What becomes of the flows of a backend that fails its checks.
+    pub on_down: OnDown,
     /// Backends, in the order of the file.
     pub backends: Vec<Backend>,
+}
+
+/// What becomes of the flows of a backend that fails its checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDown {
+    /// They go to other backends at once, which reset them: clients notice and connect anew.
+    #[default]
+    Reset,
+    /// They stay, in case the backend still serves them; it gets no new ones.
+    Keep,
 }
 
 /// Size of a lookup table unless a pool says otherwise.
@@ -242,6 +263,36 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Name of its pool, which exists.
     pub pool: Name,
+    /// When TCP flows are remembered.
+    pub tracking_tcp: Tracking,
+    /// When other flows are remembered.
+    pub tracking_udp: Tracking,
+    /// After this long without a packet a remembered TCP flow is over.
+    pub idle: Duration,
+    /// The same for other flows.
+    pub udp_idle: Duration,
+    /// Whether echo requests to the VIP are answered. A VIP of several services answers if one of them wants it to.
+    pub echo: bool,
+}
+
+impl Service {
+    /// After how long a remembered TCP flow is over where the file does not say.
+    pub const IDLE: Duration = Duration::from_secs(300);
+    /// The same for other flows.
+    pub const UDP_IDLE: Duration = Duration::from_secs(30);
+}
+
+/// When the flows of a service are remembered, so that they stay on their backend. In the file: `tracking`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tracking {
+    /// Only while the table changes under them. The default for TCP, whose beginnings show.
+    #[default]
+    Transition,
+    /// From their first packet on. The default for UDP.
+    Always,
+    /// Not at all: for services whose flows are one packet, as DNS.
+    Never,
 }
 
 /// A transport protocol.
