@@ -5,6 +5,7 @@
 
 pub mod fixture;
 pub mod target;
+pub mod ways;
 pub mod world;
 
 use std::{collections::BTreeMap, path::PathBuf, process::Command, thread};
@@ -39,6 +40,9 @@ pub const LIMITS: Limits = Limits { index: 512, services: 32, slots: 4096, backe
 
 /// The longest frame that a test may send: what fits a page beside headroom and tail.
 pub const LONGEST: usize = 3400;
+
+/// Bytes that a program can push before a frame: 256, less the kernel's own `struct xdp_frame`.
+pub const HEADROOM: usize = 216;
 
 /// What a program said about a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +123,7 @@ pub struct Rig {
 /// # Panics
 /// If the test does, or if the rig cannot be set up.
 pub fn with_rig(test: impl FnOnce(&mut Rig) -> anyhow::Result<()> + Send + 'static) {
-    within(|| test(&mut Rig::load()?));
+    within(|| test(&mut Rig::load(false)?));
 }
 
 /// Runs a test in such a namespace without a rig.
@@ -157,12 +161,13 @@ pub fn sh(script: &str) -> anyhow::Result<()> {
 }
 
 impl Rig {
-    /// Loads every program, over empty tables.
+    /// Loads every program, over empty tables; with `log_packets` those that log every packet, which the verifier sees
+    /// as other programs.
     ///
     /// # Errors
     /// What the kernel edge says.
-    pub fn load() -> anyhow::Result<Self> {
-        let options = LoadOptions { limits: LIMITS, log_packets: false, pins: PathBuf::from("/nonexistent") };
+    pub fn load(log_packets: bool) -> anyhow::Result<Self> {
+        let options = LoadOptions { limits: LIMITS, log_packets, pins: PathBuf::from("/nonexistent") };
         let mut kernel = Kernel::load(&options)?;
         xdp(&mut kernel, name::DECAP)?.load()?;
         Ok(Self {
@@ -179,9 +184,22 @@ impl Rig {
     /// # Errors
     /// The target does not fit the tables, or the kernel refuses a step.
     pub fn install(&mut self, target: &Target) -> anyhow::Result<()> {
+        self.install_watched(target, |_, _| Ok(()))
+    }
+
+    /// The same, and after every step `watch` may look at what the balancer does.
+    ///
+    /// # Errors
+    /// As [`Rig::install`], and what `watch` says.
+    pub fn install_watched(
+        &mut self,
+        target: &Target,
+        mut watch: impl FnMut(&mut Self, &Change) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         self.layout.place(target)?;
         for change in plan(&self.memory, &self.layout, target, &mut self.cache)? {
             self.apply(&change)?;
+            watch(self, &change)?;
         }
         self.layout.release();
         let more = plan(&self.memory, &self.layout, target, &mut self.cache)?;
@@ -230,7 +248,15 @@ impl Rig {
     /// # Errors
     /// The kernel runs no program on it: it is shorter than an Ethernet header, or longer than [`LONGEST`].
     pub fn run_from(&mut self, ingress: u32, frame: &[u8]) -> anyhow::Result<Answer> {
-        run_xdp(&mut self.kernel, name::PROGRAM, ingress, frame)
+        run_xdp(&mut self.kernel, name::PROGRAM, ingress, 0, frame)
+    }
+
+    /// Sends a frame in by [`INGRESS`] with so many bytes free before it: at most [`HEADROOM`], a multiple of 4.
+    ///
+    /// # Errors
+    /// As [`Rig::run_from`]; older kernels let metadata take no more than 32 bytes of it.
+    pub fn run_with_headroom(&mut self, headroom: usize, frame: &[u8]) -> anyhow::Result<Answer> {
+        run_xdp(&mut self.kernel, name::PROGRAM, INGRESS, HEADROOM - headroom, frame)
     }
 
     /// Sends a frame to the program that strips outer headers.
@@ -238,7 +264,7 @@ impl Rig {
     /// # Errors
     /// As [`Rig::run_from`].
     pub fn decapsulate(&mut self, frame: &[u8]) -> anyhow::Result<Answer> {
-        run_xdp(&mut self.kernel, name::DECAP, INGRESS, frame)
+        run_xdp(&mut self.kernel, name::DECAP, INGRESS, 0, frame)
     }
 
     /// Sends a marked packet out by [`EGRESS`], past the program that steers probes.
@@ -292,9 +318,9 @@ impl Rig {
     /// What was counted since the last call, by whom it belongs to. Zeros are left out.
     pub fn counted(&mut self) -> BTreeMap<Place, Counter> {
         let gained = self.gained();
-        let forwarded = (0u32..).zip(gained.forwarded).map(|(number, counter)| {
-            (self.owner(number).unwrap_or(Place::Nobody(number)), counter)
-        });
+        let forwarded = (0u32..)
+            .zip(gained.forwarded)
+            .map(|(number, counter)| (self.owner(number).unwrap_or(Place::Nobody(number)), counter));
         let reasons = (0u32..).zip(gained.reasons).map(|(number, counter)| {
             let known = Reason::all().find(|reason| reason.counter() == number);
             (Place::Reason(known.map_or("unknown", Reason::name)), counter)
@@ -332,19 +358,29 @@ pub fn xdp<'k>(kernel: &'k mut Kernel, program: &str) -> anyhow::Result<&'k mut 
     Ok(found.try_into()?)
 }
 
-fn run_xdp(kernel: &mut Kernel, program: &str, ingress: u32, frame: &[u8]) -> anyhow::Result<Answer> {
+/// Runs a program on a frame, of whose headroom `metadata` takes some bytes away.
+fn run_xdp(
+    kernel: &mut Kernel,
+    program: &str,
+    ingress: u32,
+    metadata: usize,
+    frame: &[u8],
+) -> anyhow::Result<Answer> {
+    let data = [&vec![0; metadata], frame].concat();
     // struct xdp_md (linux/bpf.h): data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-    let context = [0, u32::try_from(frame.len())?, 0, ingress, 0, 0].map(u32::to_ne_bytes).concat();
-    let mut out = vec![0; frame.len() + 64];
+    let (start, end) = (u32::try_from(metadata)?, u32::try_from(data.len())?);
+    let context = [start, end, 0, ingress, 0, 0].map(u32::to_ne_bytes).concat();
+    let mut out = vec![0; data.len() + 64];
     let result = xdp(kernel, program)?
         .test_run(TestRunOptions {
-            data_in: Some(frame),
+            data_in: Some(&data),
             data_out: Some(&mut out),
             ctx_in: Some(&context),
             ..TestRunOptions::new()
         })
         .with_context(|| format!("the kernel does not run {program} on {} bytes", frame.len()))?;
     out.truncate(result.data_size_out as usize);
+    out.drain(..metadata.min(out.len()));
     let (verdict, frame) = match result.return_value {
         0 => (Verdict::Aborted, out),
         1 => (Verdict::Drop, Vec::new()),

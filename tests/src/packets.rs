@@ -60,7 +60,9 @@ pub mod flag {
 /// What stands behind the IP headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Transport {
-    Tcp { flags: u8 },
+    Tcp {
+        flags: u8,
+    },
     Udp,
     /// Nothing but the payload.
     Raw,
@@ -312,7 +314,11 @@ impl Packet {
     /// The extension headers: each begins with the number of what follows it.
     fn chain(&self, last: u8) -> Vec<u8> {
         let following = self.extensions.iter().skip(1).map(|&(number, _)| number).chain([last]);
-        self.extensions.iter().zip(following).flat_map(|((_, rest), next)| [&[next], &rest[..]].concat()).collect()
+        self.extensions
+            .iter()
+            .zip(following)
+            .flat_map(|((_, rest), next)| [&[next], &rest[..]].concat())
+            .collect()
     }
 
     /// Transport header and payload.

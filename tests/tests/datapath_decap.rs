@@ -24,7 +24,11 @@ fn tunnelled(inner: &[u8], outer_v4: bool) -> Vec<u8> {
     let (source, destination) =
         if outer_v4 { ("172.16.1.2", "10.9.0.1") } else { ("100::1:2", "2001:db8:9::1") };
     let address = |text: &str| text.parse().expect("an address");
-    wrapped(inner, MACS, Outer { source: address(source), destination: address(destination), flow_label: 0x12345 })
+    wrapped(
+        inner,
+        MACS,
+        Outer { source: address(source), destination: address(destination), flow_label: 0x12345 },
+    )
 }
 
 #[test]
@@ -120,14 +124,23 @@ fn a_tunnel_with_nothing_in_it_is_dropped() {
     for (source, destination) in [("10.0.0.1", "10.9.0.1"), ("2001:db8::1", "2001:db8:9::1")] {
         let tunnel = |number| raw(number, source, destination);
         for number in [protocol::IPIP, protocol::IPV6] {
-            cases.push((format!("protocol {number} with nothing behind it, {source}"), tunnel(number).frame()));
-            cases.push((format!("protocol {number} with zeros, {source}"), tunnel(number).payload([0; 40]).frame()));
+            cases.push((
+                format!("protocol {number} with nothing behind it, {source}"),
+                tunnel(number).frame(),
+            ));
+            cases.push((
+                format!("protocol {number} with zeros, {source}"),
+                tunnel(number).payload([0; 40]).frame(),
+            ));
         }
         let wrong = tunnel(protocol::IPV6).payload(inner.clone()).frame();
         cases.push((format!("IPv4 where IPv6 was promised, {source}"), wrong));
         let mut six = inner.clone();
         six[0] = 0x60;
-        cases.push((format!("IPv6 where IPv4 was promised, {source}"), tunnel(protocol::IPIP).payload(six).frame()));
+        cases.push((
+            format!("IPv6 where IPv4 was promised, {source}"),
+            tunnel(protocol::IPIP).payload(six).frame(),
+        ));
     }
     with_rig(move |rig| {
         for (about, frame) in cases {

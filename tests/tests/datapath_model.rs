@@ -14,7 +14,7 @@ use lb_tests::{
     datapath::{
         Answer, EGRESS, INGRESS, LIMITS, Rig, THIRD, answer_of, can_run,
         target::{hop, ipip, l2, pool, service},
-        with_rig,
+        with_rig, within,
         world::{World, damage},
     },
     packets::{Packet, generate, hex, random::Random},
@@ -26,6 +26,8 @@ use lb_user::model::{
 };
 
 const PACKETS: usize = 200_000;
+/// Packets for the program that logs.
+const LOGGED: usize = 20_000;
 /// Packets between two changes of the balancer.
 const BATCH: usize = 400;
 /// Batches until a new balancer takes the place of the old one, over the same maps.
@@ -77,6 +79,18 @@ fn the_kernel_and_the_model_agree() {
     });
 }
 
+/// The program that logs is another one to the verifier and the JIT.
+#[test]
+fn the_program_that_logs_agrees_as_well() {
+    let seed = from_environment("LB_TEST_SEED").unwrap_or_else(any_seed);
+    println!("LB_TEST_SEED={seed}");
+    within(move || {
+        let mut rig = Rig::load(true)?;
+        evolve(&mut rig, seed, LOGGED, &mut Tally::default())
+            .with_context(|| format!("with LB_TEST_SEED={seed}"))
+    });
+}
+
 fn evolve(rig: &mut Rig, seed: u64, packets: usize, tally: &mut Tally) -> anyhow::Result<()> {
     let mut random = Random::new(seed);
     let mut world = World::new(&mut random);
@@ -91,8 +105,7 @@ fn evolve(rig: &mut Rig, seed: u64, packets: usize, tally: &mut Tally) -> anyhow
         }
         rig.install(&world.target).with_context(|| format!("batch {batch}: {:#?}", world.target))?;
         same_tables(rig).with_context(|| format!("batch {batch}: {:#?}", world.target))?;
-        let damaged: Vec<Change> =
-            (0..random.below(4) / 2).map(|_| damage(rig, &mut random)).collect();
+        let damaged: Vec<Change> = (0..random.below(4) / 2).map(|_| damage(rig, &mut random)).collect();
         for change in &damaged {
             rig.apply(change)?;
         }
@@ -222,11 +235,15 @@ fn nonzero(counters: &Counters) -> Vec<Counted> {
 fn plain() -> Target {
     Target {
         seed: 5,
-        pools: vec![pool("p", 31, vec![
-            l2("b1", "10.0.0.1", hop(INGRESS, 1)),
-            ipip("b2", "10.9.0.2", hop(EGRESS, 2)),
-            ipip("b3", "2001:db8:9::3", hop(THIRD, 3)),
-        ])],
+        pools: vec![pool(
+            "p",
+            31,
+            vec![
+                l2("b1", "10.0.0.1", hop(INGRESS, 1)),
+                ipip("b2", "10.9.0.2", hop(EGRESS, 2)),
+                ipip("b3", "2001:db8:9::3", hop(THIRD, 3)),
+            ],
+        )],
         services: vec![
             service("s4", "192.0.2.1", &["tcp/80"], "p"),
             service("s6", "2001:db8::1", &["tcp/80"], "p"),
@@ -290,17 +307,23 @@ fn one_wrong_bit_in_the_kernel_is_noticed() {
             ("the sum of the outer header", broken(1, &|b| b.sum ^= 1)),
             ("how many bits spread", broken(1, &|b| b.spread_bits ^= 8)),
             ("the encap", broken(1, &|b| b.encap ^= 1)),
-            ("the outer destination", broken(2, &|b| {
-                let mut octets = b.outer_destination.octets();
-                octets[15] ^= 1;
-                b.outer_destination = Addr::v6(octets);
-            })),
+            (
+                "the outer destination",
+                broken(2, &|b| {
+                    let mut octets = b.outer_destination.octets();
+                    octets[15] ^= 1;
+                    b.outer_destination = Addr::v6(octets);
+                }),
+            ),
             ("a key's port", index(IndexEntry { tail: entry.1.tail ^ 1, ..*entry.1 })),
             ("a key's service", index(IndexEntry { service: entry.1.service ^ 1, ..*entry.1 })),
-            ("the counter", Change::Service {
-                number: place.number,
-                service: Service { counter_base: record.counter_base ^ 256, ..record },
-            }),
+            (
+                "the counter",
+                Change::Service {
+                    number: place.number,
+                    service: Service { counter_base: record.counter_base ^ 256, ..record },
+                },
+            ),
             ("the seed", Change::Config(seed)),
         ];
         for (about, fault) in faults {

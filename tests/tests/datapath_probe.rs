@@ -23,15 +23,22 @@ fn target() -> Target {
     // Backends without weight: probes decide whether they get some.
     let down = |member: MemberTarget| MemberTarget { weight: 0, ..member };
     Target {
-        pools: vec![pool("p", 11, vec![
-            l2("here", "10.0.0.1", hop(EGRESS, 1)),
-            down(l2("there", "10.0.0.2", hop(INGRESS, 2))),
-            down(ipip("here-in-4", "10.9.0.3", hop(EGRESS, 3))),
-            ipip("there-in-4", "10.9.0.4", hop(THIRD, 4)),
-            down(ipip("here-in-6", "2001:db8:9::5", hop(EGRESS, 5))),
-            ipip("there-in-6", "2001:db8:9::6", hop(THIRD, 6)),
-        ])],
-        services: vec![service("s4", "192.0.2.1", &["tcp/80"], "p"), service("s6", "2001:db8::1", &["tcp/80"], "p")],
+        pools: vec![pool(
+            "p",
+            11,
+            vec![
+                l2("here", "10.0.0.1", hop(EGRESS, 1)),
+                down(l2("there", "10.0.0.2", hop(INGRESS, 2))),
+                down(ipip("here-in-4", "10.9.0.3", hop(EGRESS, 3))),
+                ipip("there-in-4", "10.9.0.4", hop(THIRD, 4)),
+                down(ipip("here-in-6", "2001:db8:9::5", hop(EGRESS, 5))),
+                ipip("there-in-6", "2001:db8:9::6", hop(THIRD, 6)),
+            ],
+        )],
+        services: vec![
+            service("s4", "192.0.2.1", &["tcp/80"], "p"),
+            service("s6", "2001:db8::1", &["tcp/80"], "p"),
+        ],
         ..Target::default()
     }
 }

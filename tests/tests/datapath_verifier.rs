@@ -18,7 +18,8 @@ fn budget() -> anyhow::Result<BTreeMap<String, i64>> {
 }
 
 fn load(log_packets: bool) -> anyhow::Result<Kernel> {
-    let kernel = Kernel::load(&LoadOptions { limits: LIMITS, log_packets, pins: PathBuf::from("/nonexistent") });
+    let kernel =
+        Kernel::load(&LoadOptions { limits: LIMITS, log_packets, pins: PathBuf::from("/nonexistent") });
     Ok(kernel?)
 }
 
@@ -44,7 +45,10 @@ fn programs_stay_within_the_verifier_budget() {
 
         let mut budget = budget()?;
         let mut over = Vec::new();
-        println!("{:24}{:>10}{:>10}{:>14}{:>12}", "program", "verified", "budget", "instructions", "jit bytes");
+        println!(
+            "{:24}{:>10}{:>10}{:>14}{:>12}",
+            "program", "verified", "budget", "instructions", "jit bytes"
+        );
         for (program, info) in infos {
             let verified = info.verified_instruction_count().context("kernel 5.16 or later counts")?;
             let limit = budget.remove(&program).with_context(|| format!("{program} has no budget"))?;

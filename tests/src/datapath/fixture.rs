@@ -45,7 +45,11 @@ pub struct Fixture {
 impl Fixture {
     /// A packet that goes to a backend.
     pub fn forwarded(about: &str, packet: &Packet, service: &'static str, backend: &'static str) -> Self {
-        Self { about: about.to_owned(), frame: packet.frame(), expect: Expect::Forwarded { service, backend } }
+        Self {
+            about: about.to_owned(),
+            frame: packet.frame(),
+            expect: Expect::Forwarded { service, backend },
+        }
     }
 
     /// A frame that goes on to the kernel.
@@ -113,12 +117,7 @@ impl Fixture {
 ///
 /// # Errors
 /// All failures, one after the other.
-pub fn check_all(
-    rig: &mut Rig,
-    target: &Target,
-    ingress: u32,
-    fixtures: &[Fixture],
-) -> anyhow::Result<()> {
+pub fn check_all(rig: &mut Rig, target: &Target, ingress: u32, fixtures: &[Fixture]) -> anyhow::Result<()> {
     let failures: Vec<String> = fixtures
         .iter()
         .filter_map(|fixture| fixture.check(rig, target, ingress).err())
@@ -151,7 +150,11 @@ pub fn forwarded(
     if !member.tunnelled {
         return Ok(Answer { verdict, frame: rewritten(frame, macs(hop)) });
     }
-    ensure!(out.len() > ETHERNET_LEN + 40, "the frame is too short for an outer header: {}", hex::encode(out));
+    ensure!(
+        out.len() > ETHERNET_LEN + 40,
+        "the frame is too short for an outer header: {}",
+        hex::encode(out)
+    );
     let (source, flow_label) = spread_in(out);
     let prefix = match member.address {
         IpAddr::V4(_) => (IpAddr::V4(sources.v4.0), sources.v4.1),

@@ -74,7 +74,8 @@ impl World {
 
     fn add_pool(&mut self, random: &mut Random) {
         if self.target.pools.len() < POOLS {
-            let mut pool = PoolTarget { name: self.name("p"), slots: random.pick(&SLOTS), members: Vec::new() };
+            let mut pool =
+                PoolTarget { name: self.name("p"), slots: random.pick(&SLOTS), members: Vec::new() };
             for _ in 0..random.below(MEMBERS) {
                 self.add_member(&mut pool, random);
             }

@@ -47,7 +47,8 @@ fn packet(random: &mut Random, services: &[Destination]) -> Packet {
         protocol::UDP => Packet::udp(source, destination),
         _ => Packet::tcp(source, destination).flags(random.byte()),
     };
-    packet = packet.ttl(random.byte()).traffic_class(random.byte()).flow_label(random.next() as u32 & 0xf_ffff);
+    packet =
+        packet.ttl(random.byte()).traffic_class(random.byte()).flow_label(random.next() as u32 & 0xf_ffff);
     packet = packet.identification(random.half()).fragment(random.pick(&[0, 0x4000, 0x8000, 0xc000]));
     if destination.is_ipv4() && random.once_in(6) {
         let words = random.below(11);
