@@ -305,53 +305,78 @@ impl Backend {
     }
 }
 
-/// The Ethernet side of a backend: where its packets leave and to whom.
+/// The Ethernet side of a backend: where its packets leave and to whom. Two words, each a MAC in memory order and
+/// then a number, as packets need them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Hop {
-    /// Destination MAC: the backend's or the gateway's.
-    pub destination: [u8; 6],
-    /// Number of the interface the packet leaves by, an index of [`name::PORTS`].
-    pub port: u16,
-    /// Source MAC: that interface's.
-    pub source: [u8; 6],
-    /// Largest IP packet, outer header included, that the next hop takes; bytes.
-    pub mtu: u16,
-}
+pub struct Hop([u64; 2]);
 
 impl Hop {
-    /// The two words of [`Backend::hop`]: each MAC in memory order, then its number.
+    /// A next hop.
+    ///
+    /// `destination` is the backend's or the gateway's MAC, `source` that of the interface with port number `port`
+    /// (an index of [`name::PORTS`]), `mtu` the largest IP packet, outer header included, that may go there; bytes.
     #[inline(always)]
-    pub const fn to_words(self) -> [u64; 2] {
-        [pack(self.destination, self.port), pack(self.source, self.mtu)]
+    pub const fn new(destination: [u8; 6], port: u16, source: [u8; 6], mtu: u16) -> Self {
+        Self([pack(destination, port), pack(source, mtu)])
     }
 
-    /// Reads the two words.
+    /// From the two words of [`Backend::hop`].
     #[inline(always)]
     pub const fn from_words(words: [u64; 2]) -> Self {
-        let [destination, port] = unpack(words[0]);
-        let [source, mtu] = unpack(words[1]);
-        Self { destination: mac(destination), port: port as u16, source: mac(source), mtu: mtu as u16 }
+        Self(words)
+    }
+
+    /// The two words of [`Backend::hop`].
+    #[inline(always)]
+    pub const fn to_words(self) -> [u64; 2] {
+        self.0
+    }
+
+    /// Number of the interface that packets leave by.
+    #[inline(always)]
+    pub const fn port(self) -> u16 {
+        (self.0[0] >> 48) as u16
+    }
+
+    /// Largest IP packet, outer header included; bytes.
+    #[inline(always)]
+    pub const fn mtu(self) -> u16 {
+        (self.0[1] >> 48) as u16
+    }
+
+    /// The Ethernet header of a packet that goes there, as three numbers that have its bytes' order in memory:
+    /// bytes 0-1, 2-5 and 6-13. `ether_type` is as it stands in memory.
+    #[inline(always)]
+    pub const fn ethernet(self, ether_type: u16) -> (u16, u32, u64) {
+        let [destination, source] = self.0;
+        let low = (1 << 48) - 1;
+        (destination as u16, (destination >> 16) as u32, source & low | (ether_type as u64) << 48)
+    }
+
+    /// The MAC that packets are sent to.
+    pub const fn destination(self) -> [u8; 6] {
+        mac(self.0[0])
+    }
+
+    /// The MAC that packets are sent from.
+    pub const fn source(self) -> [u8; 6] {
+        mac(self.0[1])
     }
 }
 
 #[inline(always)]
 const fn pack(mac: [u8; 6], number: u16) -> u64 {
     let [a, b, c, d, e, f] = mac;
-    let [y, z] = number.to_ne_bytes();
-    u64::from_ne_bytes([a, b, c, d, e, f, y, z])
+    u64::from_le_bytes([a, b, c, d, e, f, 0, 0]) | (number as u64) << 48
 }
 
-#[inline(always)]
-const fn unpack(word: u64) -> [u64; 2] {
-    let [a, b, c, d, e, f, y, z] = word.to_ne_bytes();
-    [u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]), u16::from_ne_bytes([y, z]) as u64]
-}
-
-#[inline(always)]
 const fn mac(word: u64) -> [u8; 6] {
-    let [a, b, c, d, e, f, _, _] = word.to_ne_bytes();
+    let [a, b, c, d, e, f, _, _] = word.to_le_bytes();
     [a, b, c, d, e, f]
 }
+
+// The words' halves are addressed by shifts: every machine that eBPF runs well on is little-endian.
+const _: () = assert!(cfg!(target_endian = "little"));
 
 /// Packets and bytes. Bytes are those of the IP packet as the client sent it.
 #[repr(C, align(8))]
@@ -397,8 +422,12 @@ mod tests {
 
     #[test]
     fn words_read_back() {
-        let hop = Hop { destination: [1, 2, 3, 4, 5, 6], port: 7, source: [8, 9, 10, 11, 12, 13], mtu: 1480 };
-        assert_eq!(Hop::from_words(hop.to_words()), hop);
+        let hop = Hop::new([1, 2, 3, 4, 5, 6], 7, [8, 9, 10, 11, 12, 13], 1480);
+        assert_eq!((hop.destination(), hop.port()), ([1, 2, 3, 4, 5, 6], 7));
+        assert_eq!((hop.source(), hop.mtu()), ([8, 9, 10, 11, 12, 13], 1480));
+        let (first, second, third) = hop.ethernet(0x0800u16.to_be());
+        let bytes = [&first.to_ne_bytes()[..], &second.to_ne_bytes(), &third.to_ne_bytes()].concat();
+        assert_eq!(bytes, [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 8, 0]);
         let selector = Selector { copy: 1, bits: 17, salt: 0xdead_beef };
         assert_eq!(Selector::from_word(selector.to_word()), selector);
     }

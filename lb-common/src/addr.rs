@@ -5,53 +5,85 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// An IPv4 or IPv6 address in 16 bytes, network byte order; IPv4 is kept in its v4-mapped form
 /// (`::ffff:a.b.c.d`, RFC 4291 section 2.5.5.2).
 ///
-/// Aligned to 8 bytes so that two addresses compare as two words each.
-#[repr(C, align(8))]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct Addr([u8; 16]);
+/// Held as two words that have the bytes' order in memory, because the packet path moves, compares and hashes
+/// addresses by words; taken apart into bytes, the compiler would move them one by one.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Addr([u64; 2]);
+
+/// The first six bytes behind the first eight of every v4-mapped address, and two of zero.
+const V4_MAPPED: u64 = u64::from_ne_bytes([0, 0, 0xff, 0xff, 0, 0, 0, 0]);
 
 impl Addr {
     /// All zero bytes: no address.
-    pub const NONE: Self = Self([0; 16]);
+    pub const NONE: Self = Self([0; 2]);
 
     /// An IPv4 address from its four bytes in network order.
     #[inline(always)]
     pub const fn v4(octets: [u8; 4]) -> Self {
-        let [a, b, c, d] = octets;
-        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+        Self::v4_word(u32::from_ne_bytes(octets))
+    }
+
+    /// An IPv4 address from a word that has the bytes' order in memory.
+    #[inline(always)]
+    pub const fn v4_word(word: u32) -> Self {
+        let low = if cfg!(target_endian = "little") { (word as u64) << 32 } else { word as u64 };
+        Self([0, V4_MAPPED | low])
     }
 
     /// An IPv6 address from its sixteen bytes in network order.
     #[inline(always)]
     pub const fn v6(octets: [u8; 16]) -> Self {
-        Self(octets)
+        let value = u128::from_ne_bytes(octets);
+        let (first, second) = (value as u64, (value >> 64) as u64);
+        if cfg!(target_endian = "little") { Self([first, second]) } else { Self([second, first]) }
     }
 
     /// The sixteen bytes, network order.
     #[inline(always)]
     pub const fn octets(&self) -> [u8; 16] {
-        self.0
+        let [first, second] = self.0;
+        let [a, b, c, d, e, f, g, h] = first.to_ne_bytes();
+        let [i, j, k, l, m, n, o, p] = second.to_ne_bytes();
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+    }
+
+    /// The last four bytes, which are all of an IPv4 address, as a word that has their order in memory.
+    #[inline(always)]
+    pub const fn last_word(&self) -> u32 {
+        let [_, second] = self.0;
+        if cfg!(target_endian = "little") { (second >> 32) as u32 } else { second as u32 }
     }
 
     /// The four bytes of an IPv4 address; of an IPv6 address its last four.
     #[inline(always)]
     pub const fn v4_octets(&self) -> [u8; 4] {
-        let [.., a, b, c, d] = self.0;
-        [a, b, c, d]
+        self.last_word().to_ne_bytes()
     }
 
     /// Whether this is an IPv4 address.
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
-        let [high, low] = self.words();
-        high == 0 && (low.to_be() >> 32) == 0xffff
+        let mapped = Self::v4_word(self.last_word());
+        self.0[0] == mapped.0[0] && self.0[1] == mapped.0[1]
     }
 
-    /// The address as two words in native byte order, for hashing and comparing.
+    /// The address as two words that have the bytes' order in memory.
     #[inline(always)]
     pub const fn words(&self) -> [u64; 2] {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.0;
-        [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
+        self.0
+    }
+}
+
+impl Ord for Addr {
+    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+        self.octets().cmp(&other.octets())
+    }
+}
+
+impl PartialOrd for Addr {
+    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -91,6 +123,12 @@ mod tests {
             let addr = Addr::from(ip);
             assert_eq!(IpAddr::from(addr), ip);
             assert_eq!(addr.is_v4(), ip.is_ipv4(), "{text}");
+            let v6 = match ip {
+                IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+                IpAddr::V6(v6) => v6,
+            };
+            assert_eq!(addr.octets(), v6.octets());
+            assert_eq!(addr.v4_octets()[..], v6.octets()[12..]);
         }
     }
 }

@@ -75,7 +75,7 @@ pub fn decide<'t, T: Tables>(tables: &'t T, packet: &Packet) -> Decision<'t> {
     };
     let hop = backend.hop();
     // An L2 packet came in whole and leaves as it came; a tunnel adds bytes that may not fit.
-    if encap != Encap::L2 && u32::from(packet.length) + encap::overhead(encap) > u32::from(hop.mtu) {
+    if encap != Encap::L2 && u32::from(packet.length) + encap::overhead(encap) > u32::from(hop.mtu()) {
         return Decision::Drop(DropReason::TooBig);
     }
     Decision::Forward(Forward {

@@ -49,70 +49,48 @@ const fn spread(backend: &Backend, hash: u64) -> u32 {
     select::spread_of(hash) & mask
 }
 
-/// The outer IPv4 header (RFC 2003): DF set, identification 0 (RFC 6864 section 4.1), DSCP and ECN of the
-/// inner packet (RFC 6040).
+/// The outer IPv4 header (RFC 2003) as words that have its bytes' order in memory: DF set, identification 0
+/// (RFC 6864 section 4.1), DSCP and ECN of the inner packet (RFC 6040).
 #[inline(always)]
-pub const fn ip4(backend: &Backend, packet: &Packet, hash: u64) -> [u8; 20] {
-    let length = packet.length.wrapping_add(20);
-    let protocol = inner_protocol(packet);
+pub const fn ip4(backend: &Backend, packet: &Packet, hash: u64) -> [u32; 5] {
+    let length = packet.length as u32 + 20;
+    let class = packet.traffic_class as u32;
+    let ttl_protocol = (OUTER_TTL as u32) << 8 | inner_protocol(packet) as u32;
     let spread = spread(backend, hash);
-    let sum = backend.sum as u32
-        + packet.traffic_class as u32
-        + length as u32
-        + ((OUTER_TTL as u32) << 8 | protocol as u32)
-        + (spread >> 16)
-        + (spread & 0xffff);
-    let [check_high, check_low] = checksum::finish(sum).to_be_bytes();
-    let [length_high, length_low] = length.to_be_bytes();
-    let [s0, s1, s2, s3] = (u32::from_be_bytes(backend.outer_source.v4_octets()) | spread).to_be_bytes();
-    let [d0, d1, d2, d3] = backend.outer_destination.v4_octets();
-    let [f0, f1] = DF;
-    let class = packet.traffic_class;
+    let sum = backend.sum as u32 + class + length + ttl_protocol + (spread >> 16) + (spread & 0xffff);
+    let check = checksum::finish(sum) as u32;
     [
-        0x45,
-        class,
-        length_high,
-        length_low,
-        0,
-        0,
-        f0,
-        f1,
-        OUTER_TTL,
-        protocol,
-        check_high,
-        check_low,
-        s0,
-        s1,
-        s2,
-        s3,
-        d0,
-        d1,
-        d2,
-        d3,
+        (0x4500_0000 | class << 16 | length & 0xffff).to_be(),
+        u32::from_be_bytes([0, 0, DF[0], DF[1]]).to_be(),
+        (ttl_protocol << 16 | check).to_be(),
+        backend.outer_source.last_word() | spread.to_be(),
+        backend.outer_destination.last_word(),
     ]
 }
 
-/// The outer IPv6 header (RFC 2473), the flow label from the flow's hash (RFC 6438) and the traffic class of the
-/// inner packet (RFC 6040).
+/// The outer IPv6 header (RFC 2473) as words that have its bytes' order in memory: the flow label from the flow's
+/// hash (RFC 6438) and the traffic class of the inner packet (RFC 6040).
 #[inline(always)]
-pub fn ip6(backend: &Backend, packet: &Packet, hash: u64) -> [u8; 40] {
-    let mut header = [0; 40];
-    let first = 6 << 28 | u32::from(packet.traffic_class) << 20 | (hash >> 12) as u32 & 0xf_ffff;
-    header[..4].copy_from_slice(&first.to_be_bytes());
-    header[4..6].copy_from_slice(&packet.length.to_be_bytes());
-    header[6] = inner_protocol(packet);
-    header[7] = OUTER_TTL;
-    header[8..24].copy_from_slice(&backend.outer_source.octets());
-    header[24..].copy_from_slice(&backend.outer_destination.octets());
-    // The template's own low bits are zero where the flow's go.
-    let low = u32::from_be_bytes([header[20], header[21], header[22], header[23]]) | spread(backend, hash);
-    header[20..24].copy_from_slice(&low.to_be_bytes());
-    header
+pub const fn ip6(backend: &Backend, packet: &Packet, hash: u64) -> [u64; 5] {
+    let label = (hash >> 12) as u32 & 0xf_ffff;
+    let first = 6 << 28 | (packet.traffic_class as u32) << 20 | label;
+    let second = (packet.length as u32) << 16 | (inner_protocol(packet) as u32) << 8 | OUTER_TTL as u32;
+    let [source_high, source_low] = backend.outer_source.words();
+    let [destination_high, destination_low] = backend.outer_destination.words();
+    [
+        ((first as u64) << 32 | second as u64).to_be(),
+        source_high,
+        // The template's own low bits are zero where the flow's go.
+        source_low | (spread(backend, hash) as u64).to_be(),
+        destination_high,
+        destination_low,
+    ]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::pod;
 
     fn packet(length: u16, traffic_class: u8) -> Packet {
         Packet {
@@ -142,7 +120,8 @@ mod tests {
         };
         for hash in (0..200_000u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
             let header = ip4(&backend, &packet((hash >> 40) as u16 & 0x3fff, hash as u8), hash);
-            assert_eq!(checksum::fold(checksum::add(0, &header)), 0xffff, "{header:x?}");
+            let header = pod::bytes(&header);
+            assert_eq!(checksum::fold(checksum::add(0, header)), 0xffff, "{header:x?}");
             assert_eq!(header[12..14], [172, 16]);
         }
     }

@@ -3,7 +3,7 @@
 //! Generic over where the bytes are, so that the kernel program, the model and the fuzzers parse with the same code.
 //! Every length is checked against the frame and against the headers around it: the bytes come from the internet.
 
-use network_types::{eth::EthHdr, udp::UdpHdr};
+use network_types::eth::EthHdr;
 
 use crate::{
     abi::PassReason,
@@ -43,21 +43,23 @@ impl Frame for [u8] {
 /// Offset of the IP header.
 pub const L3_OFFSET: usize = size_of::<EthHdr>();
 
-/// The first 16 bytes of a TCP header: all that a decision looks at, in whole words (RFC 9293 section 3.1).
-#[repr(C)]
+/// What TCP and UDP headers both begin with; numbers as they stand in memory. Read as one word.
+#[repr(C, align(4))]
 #[derive(Clone, Copy)]
-struct TcpStart {
-    source: [u8; 2],
-    destination: [u8; 2],
-    sequence: [u8; 4],
-    acknowledgement: [u8; 4],
-    offset: u8,
-    flags: u8,
-    window: [u8; 2],
+struct Ports {
+    source: u16,
+    destination: u16,
 }
 
-// SAFETY: bytes only.
-unsafe impl Pod for TcpStart {}
+// SAFETY: two numbers without padding.
+unsafe impl Pod for Ports {}
+
+/// Where the flags of a TCP header are (RFC 9293 section 3.1).
+const TCP_FLAGS: usize = 13;
+
+/// The shortest headers, without options; bytes.
+const TCP_HEADER: u16 = 20;
+const UDP_HEADER: u16 = 8;
 
 /// Reads a frame.
 ///
@@ -83,28 +85,24 @@ fn ip<I: Family, F: Frame + ?Sized>(frame: &F, is_v4: bool) -> Result<Packet, Pa
     }
     let offset = L3_OFFSET + usize::from(ip.header_len);
     let room = ip.total_len - ip.header_len;
-    let (source_port, destination_port, tcp_flags) = match ip.protocol {
-        protocol::TCP => {
-            if room < 20 {
-                return Err(PassReason::Truncated);
-            }
-            let tcp: TcpStart = frame.read(offset).ok_or(PassReason::Truncated)?;
-            (tcp.source, tcp.destination, tcp.flags)
-        }
-        protocol::UDP => {
-            if room < 8 {
-                return Err(PassReason::Truncated);
-            }
-            let udp: UdpHdr = frame.read(offset).ok_or(PassReason::Truncated)?;
-            (udp.src, udp.dst, 0)
-        }
+    let shortest = match ip.protocol {
+        protocol::TCP => TCP_HEADER,
+        protocol::UDP => UDP_HEADER,
         _ => return Err(PassReason::OtherProtocol),
+    };
+    if room < shortest {
+        return Err(PassReason::Truncated);
+    }
+    let ports: Ports = frame.read(offset).ok_or(PassReason::Truncated)?;
+    let tcp_flags = match ip.protocol {
+        protocol::TCP => frame.read(offset + TCP_FLAGS).ok_or(PassReason::Truncated)?,
+        _ => 0,
     };
     Ok(Packet {
         source: ip.source,
         destination: ip.destination,
-        source_port: u16::from_be_bytes(source_port),
-        destination_port: u16::from_be_bytes(destination_port),
+        source_port: u16::from_be(ports.source),
+        destination_port: u16::from_be(ports.destination),
         protocol: ip.protocol,
         tcp_flags,
         traffic_class: ip.traffic_class,

@@ -35,55 +35,36 @@ impl<'c> Cursor<'c> {
         let place = self.at::<T>(offset)?;
         // SAFETY: `at` checked that the whole value lies within the packet, which is writable and ours until
         // the program returns. For the alignment see `Words`.
-        unsafe {
-            if fits_words::<T>(offset) {
-                place.cast::<Words<T>>().write(Words(value));
-            } else if fits_halves::<T>(offset) {
-                place.cast::<Halves<T>>().write(Halves(value));
-            } else {
-                place.write_unaligned(value);
-            }
-        }
+        unsafe { place.write(value) };
         Some(())
     }
 }
 
-/// A value that is loaded and stored by 32-bit words.
+/// A header made of bytes, loaded by 32-bit words; the compiler would load it byte by byte.
 ///
-/// Header types are made of bytes, so the compiler would move them byte by byte. Drivers place frames so that the IP
-/// header is aligned to 4 bytes (`NET_IP_ALIGN`), and where one does not, the verifier only lets a program pass on
-/// machines whose loads need no alignment. So headers are accessed as if aligned: frames begin two bytes off a word,
-/// and what lies at 2 modulo 4 from there is at a word.
+/// Drivers place frames so that the IP header is aligned (`NET_IP_ALIGN`), and where one does not, the verifier only
+/// lets a program pass on machines whose loads need no alignment. So all access is as if aligned: frames begin two
+/// bytes behind a multiple of eight, and what is at 6 modulo 8 from there is at one.
 #[repr(C, align(4))]
 struct Words<T>(T);
 
-/// The same by 16-bit halves, for the Ethernet header.
-#[repr(C, align(2))]
-struct Halves<T>(T);
-
-#[inline(always)]
-const fn fits_words<T>(offset: usize) -> bool {
-    offset % 4 == 2 && size_of::<T>().is_multiple_of(4)
-}
-
-#[inline(always)]
-const fn fits_halves<T>(offset: usize) -> bool {
-    offset.is_multiple_of(2) && size_of::<T>().is_multiple_of(2)
-}
+/// The same by 64-bit words.
+#[repr(C, align(8))]
+struct Longs<T>(T);
 
 impl Frame for Cursor<'_> {
     #[inline(always)]
     fn read<T: Pod>(&self, offset: usize) -> Option<T> {
         let place = self.at::<T>(offset)?;
         // SAFETY: `at` checked that the whole value lies within the packet; any bytes are a T. For the alignment
-        // see `Words`.
+        // see `Words`; the sizes are multiples of it, so that no more than a T is read.
         Some(unsafe {
-            if fits_words::<T>(offset) {
+            if align_of::<T>() == 1 && offset % 8 == 6 && size_of::<T>().is_multiple_of(8) {
+                place.cast::<Longs<T>>().read().0
+            } else if align_of::<T>() == 1 && offset % 4 == 2 && size_of::<T>().is_multiple_of(4) {
                 place.cast::<Words<T>>().read().0
-            } else if fits_halves::<T>(offset) {
-                place.cast::<Halves<T>>().read().0
             } else {
-                place.read_unaligned()
+                place.read()
             }
         })
     }

@@ -9,7 +9,6 @@ use lb_common::{
     parse::L3_OFFSET,
     wire::{ETHER_IPV4, ETHER_IPV6, pod::Pod},
 };
-use network_types::eth::EthHdr;
 
 use crate::{cursor::Cursor, maps};
 
@@ -47,14 +46,17 @@ fn push<H: Pod>(ctx: &XdpContext, hop: Hop, ether_type: u16, outer: H) -> Result
 
 #[inline(always)]
 fn ethernet(frame: &Cursor<'_>, hop: Hop, ether_type: u16) -> Result<(), DropReason> {
-    let header = EthHdr { dst_addr: hop.destination, src_addr: hop.source, ether_type };
-    frame.write(0, header).ok_or(DropReason::NoHeadroom)
+    let (first, second, third) = hop.ethernet(ether_type);
+    frame.write(6, third).and_then(|()| frame.write(2, second)).and_then(|()| frame.write(0, first)).ok_or(
+        // Not to be reached: the frame was long enough to be parsed.
+        DropReason::NoHeadroom,
+    )
 }
 
 /// Back out of the interface it came in by, or over to another one.
 #[inline(always)]
 fn way_out(ctx: &XdpContext, hop: Hop) -> Result<u32, DropReason> {
-    let port = u32::from(hop.port);
+    let port = u32::from(hop.port());
     if maps::port(port) == ctx.ingress_ifindex() as u32 {
         return Ok(xdp_action::XDP_TX);
     }

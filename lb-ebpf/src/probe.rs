@@ -56,7 +56,7 @@ pub fn steer(ctx: &mut TcContext) -> Steered {
     }
     match rewrite(ctx, mark & !PROBE_MARK_MASK) {
         Some(hop) => {
-            let out = maps::port(u32::from(hop.port));
+            let out = maps::port(u32::from(hop.port()));
             // The mark has done its work; left on, it would be steered again on the interface it goes to.
             ctx.set_mark(0);
             if out == ifindex {
@@ -102,6 +102,6 @@ fn push<H: Pod>(ctx: &TcContext, outer: H, flag: u32) -> Option<()> {
 
 #[inline(always)]
 fn ethernet(ctx: &TcContext, hop: Hop, ether_type: u16) -> Option<()> {
-    let header = EthHdr { dst_addr: hop.destination, src_addr: hop.source, ether_type };
+    let header = EthHdr { dst_addr: hop.destination(), src_addr: hop.source(), ether_type };
     ctx.store(0, &header, 0).ok()
 }

@@ -5,7 +5,11 @@
 
 mod event;
 mod requests;
+mod standing;
+#[cfg(test)]
+mod tests;
 mod view;
+mod wanted;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,38 +17,27 @@ use std::{
     time::Duration,
 };
 
-use lb_common::{
-    abi::{Limits, PROBE_MARK, Reason, ServiceKey},
-    addr::Addr,
-};
+use lb_common::abi::{Limits, Reason};
 
 pub use self::event::{Action, Applied, Event, Identity, Level, Token};
+use self::standing::{Member, carried_over, reason_of, state_of};
 use crate::{
     api::{ConfigView, InterfaceView, State},
     config,
     model::{
-        health::{Health, Transition},
+        health::Transition,
         layout::Layout,
         memory::Memory,
         next_hop::{NextHop, Unreachable},
-        plan::{Change, HopTarget, MemberTarget, Outer, PoolTarget, ServiceTarget, TableCache, Target, plan},
+        plan::{self, Change, TableCache},
         probe::{BackendId, ProbeOutcome, ProbeSpec},
-        service::{AdminState, Backend, CheckKind, Desired, Name, Pool, Protocol, Service, Via},
+        service::{Backend, CheckKind, Desired, Name, Pool},
         traffic::Meter,
     },
 };
 
 /// How long a failed plan waits before it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// What is known about one backend beside its configuration.
-#[derive(Clone, Debug)]
-struct Member {
-    health: Health,
-    /// What was last told about it.
-    state: State,
-    since: Duration,
-}
 
 /// Who owns a counter: a service and a backend of its pool.
 type CounterOwner = (Name, Name);
@@ -71,9 +64,21 @@ pub struct Controller {
     /// What was last ordered of the edges: orders are only repeated if they differ.
     resolving: BTreeSet<IpAddr>,
     probing: BTreeMap<BackendId, ProbeSpec>,
-    /// Edits that wait for the file to be written.
-    writing: BTreeMap<Token, (String, String)>,
+    /// The edit that waits for the file to be written.
+    writing: Option<Writing>,
+    /// Something changed since the last plan was made.
     dirty: bool,
+    /// The tables arrived where they should be: the probes may follow.
+    probes_follow: bool,
+}
+
+/// An edit on its way into the file.
+struct Writing {
+    token: Token,
+    text: String,
+    desired: Desired,
+    /// What it does, one sentence.
+    said: String,
 }
 
 impl Controller {
@@ -98,8 +103,9 @@ impl Controller {
             reasons: Meter::default(),
             resolving: BTreeSet::new(),
             probing: BTreeMap::new(),
-            writing: BTreeMap::new(),
+            writing: None,
             dirty: true,
+            probes_follow: false,
         }
     }
 
@@ -124,8 +130,13 @@ impl Controller {
         for event in events {
             self.take(now, event, &mut actions);
         }
-        self.report_states(now, &mut actions);
-        self.steer(now, &mut actions);
+        if self.dirty && self.pending.is_empty() {
+            self.dirty = false;
+            self.report_states(now, &mut actions);
+            self.follow_addresses(&mut actions);
+            self.change_tables(now, &mut actions);
+        }
+        self.follow_backends(&mut actions);
         actions
     }
 
@@ -139,10 +150,7 @@ impl Controller {
                 self.config.errors = vec![why];
             }
             Event::ConfigWritten { token, result } => self.take_written(now, token, result, actions),
-            Event::NextHop { target, state } => {
-                self.next_hops.insert(target, state);
-                self.dirty = true;
-            }
+            Event::NextHop { target, state } => self.take_next_hop(now, target, state),
             Event::Probe(outcome) => self.take_outcome(now, &outcome),
             Event::Applied(applied) => self.take_applied(now, applied, actions),
             Event::Counters(counters) => {
@@ -166,10 +174,9 @@ impl Controller {
             self.config.errors.clear();
             return;
         }
-        match config::parse(&text) {
+        match self.accept(&text) {
             Ok(desired) => {
-                self.config_text = text;
-                self.adopt(now, desired, actions);
+                self.adopt(now, text, desired, actions);
                 let Desired { pools, services, .. } = &self.desired;
                 let backends: usize = pools.iter().map(|pool| pool.backends.len()).sum();
                 let said = format!(
@@ -181,15 +188,27 @@ impl Controller {
                 actions.push(Action::Log(Level::Info, said));
             }
             Err(errors) => {
-                let report = errors.report(&self.config.path);
+                let report = errors.join("\n");
                 let said = format!("the configuration was refused, the one in force stays:\n{report}");
                 actions.push(Action::Log(Level::Error, said));
-                self.config.errors = report.lines().map(str::to_owned).collect();
+                self.config.errors = errors;
             }
         }
     }
 
-    fn adopt(&mut self, now: Duration, desired: Desired, actions: &mut Vec<Action>) {
+    /// Reads a configuration and sees whether the tables are large enough for it. Once it is in force it must stay
+    /// possible to act on health and next hops, so one that does not fit is refused as a whole.
+    fn accept(&self, text: &str) -> Result<Desired, Vec<String>> {
+        let desired = config::parse(text).map_err(|errors| {
+            errors.report(&self.config.path).lines().map(str::to_owned).collect::<Vec<_>>()
+        })?;
+        let layout = self.layout.placed(&self.target(&desired)).map_err(|full| vec![full.to_string()])?;
+        plan::index(&layout, self.installed.limits.index).map_err(|error| vec![error.to_string()])?;
+        Ok(desired)
+    }
+
+    fn adopt(&mut self, now: Duration, text: String, desired: Desired, actions: &mut Vec<Action>) {
+        self.config_text = text;
         self.config.generation += 1;
         self.config.errors.clear();
         if self.config.generation > 1
@@ -199,41 +218,43 @@ impl Controller {
             let said = "changes of [lb] interfaces and xdp take effect when lb is restarted".to_owned();
             actions.push(Action::Log(Level::Warn, said));
         }
-        let mut members = BTreeMap::new();
-        for pool in &desired.pools {
-            let before = self.desired.pool(&pool.name);
-            for backend in &pool.backends {
-                let id = id(pool, backend);
-                let same = before
-                    .and_then(|pool| pool.backends.iter().find(|old| old.name == backend.name))
-                    .is_some_and(|old| old.address == backend.address && old.via == backend.via);
-                let checked = pool.check.is_some();
-                let was_checked = before.is_some_and(|pool| pool.check.is_some());
-                let member = match self.members.remove(&id) {
-                    Some(member) if same && checked == was_checked => member,
-                    // A check that is new on a backend that serves: it goes on serving until the check says otherwise.
-                    Some(member) if same && checked => Member { health: Health::adopted(now), ..member },
-                    _ => Member {
-                        health: if checked { Health::new(now) } else { Health::unchecked(now) },
-                        state: State::Down,
-                        since: now,
-                    },
-                };
-                members.insert(id, member);
+        let before = std::mem::replace(&mut self.desired, desired);
+        let known: BTreeMap<BackendId, (&Pool, &Backend)> = before.backends().collect();
+        let mut members = std::mem::take(&mut self.members);
+        for (id, (pool, backend)) in self.desired.backends() {
+            let known = known.get(&id).map(|&(pool, backend)| (pool.check.is_some(), backend));
+            let member = members.remove(&id).zip(known);
+            self.members.insert(id, carried_over(now, member, (pool.check.is_some(), backend)));
+        }
+        self.dirty = true;
+    }
+
+    fn take_next_hop(&mut self, now: Duration, target: IpAddr, state: Result<NextHop, Unreachable>) {
+        // One that is no longer asked for would never be told again.
+        if !self.resolving.contains(&target) || self.next_hops.get(&target) == Some(&state) {
+            return;
+        }
+        // A backend that does not even answer ARP is down or starting anew. Other reasons are not its own.
+        if matches!(state, Err(Unreachable::NoMac { via, .. }) if via == target) {
+            for (id, (_, backend)) in self.desired.backends() {
+                if backend.address == target
+                    && let Some(member) = self.members.get_mut(&id)
+                {
+                    member.health.forget(now);
+                }
             }
         }
-        self.members = members;
-        self.desired = desired;
+        self.next_hops.insert(target, state);
         self.dirty = true;
     }
 
     fn take_outcome(&mut self, now: Duration, outcome: &ProbeOutcome) {
-        // An outcome of a probe that is no longer wanted says nothing about the backend as it is now.
-        if self.probing.get(&outcome.backend).is_none_or(|spec| spec.mark != outcome.mark) {
-            return;
-        }
         let check = self.desired.pool(&outcome.backend.pool).and_then(|pool| pool.check.as_ref());
         let (Some(check), Some(member)) = (check, self.members.get_mut(&outcome.backend)) else { return };
+        // An outcome of an earlier probe says nothing about the backend as it is now.
+        if member.mark != Some(outcome.mark) {
+            return;
+        }
         let transition = member.health.observe(&outcome.result, outcome.took, check.rise, check.fall, now);
         if let Some(Transition::Up | Transition::Down) = transition {
             self.dirty = true;
@@ -241,157 +262,101 @@ impl Controller {
     }
 
     fn take_applied(&mut self, now: Duration, applied: Applied, actions: &mut Vec<Action>) {
-        let done = applied.done.min(self.pending.len());
-        for change in self.pending.drain(..).take(done) {
-            self.installed.apply(&change);
+        let pending = std::mem::take(&mut self.pending);
+        for change in pending.iter().take(applied.done) {
+            self.installed.apply(change);
         }
         match applied.error {
-            None => {
-                self.failure = None;
-                self.layout.release();
-            }
+            None if pending.is_empty() => {}
+            None => self.arrived(),
             Some(error) => {
-                let said = format!("step {} of a plan failed: {error}; trying again in 1 s", done + 1);
-                actions.push(Action::Log(Level::Error, said));
-                self.failure = Some(error);
-                self.retry_at = Some(now + RETRY);
+                let step = format!("step {} of {} failed: {error}", applied.done + 1, pending.len());
+                self.fail(now, step, actions);
             }
         }
+    }
+
+    /// The tables are as the layout has them.
+    fn arrived(&mut self) {
+        self.layout.release();
+        self.failure = None;
+        self.retry_at = None;
+        self.probes_follow = true;
+    }
+
+    /// The tables are not as they should be: says so, once, and tries again soon.
+    fn fail(&mut self, now: Duration, error: String, actions: &mut Vec<Action>) {
+        if self.failure.as_ref() != Some(&error) {
+            let said = format!("cannot carry out the configuration: {error}; trying again each second");
+            actions.push(Action::Log(Level::Error, said));
+        }
+        self.failure = Some(error);
+        self.retry_at = Some(now + RETRY);
     }
 
     /// Tells of every backend whose state is no longer what was last told.
     fn report_states(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        for pool in &self.desired.pools {
-            for backend in &pool.backends {
-                let id = id(pool, backend);
-                let Some(member) = self.members.get_mut(&id) else { continue };
-                let (state, reason) = standing(backend, &member.health, self.next_hops.get(&backend.address));
-                if state != member.state {
-                    let level = if state == State::Down { Level::Warn } else { Level::Info };
-                    actions.push(Action::Log(level, format!("{id} {state}: {reason}")));
-                    member.state = state;
-                    member.since = now;
-                    self.dirty = true;
-                }
+        for (id, (_, backend)) in self.desired.backends() {
+            let Some(member) = self.members.get_mut(&id) else { continue };
+            let next_hop = self.next_hops.get(&backend.address);
+            let state = state_of(backend, &member.health, next_hop);
+            if state != member.state {
+                let level = if state == State::Down { Level::Warn } else { Level::Info };
+                let reason = reason_of(backend, &member.health, next_hop);
+                actions.push(Action::Log(level, format!("{id} {state}: {reason}")));
+                member.state = state;
+                member.since = now;
             }
         }
     }
 
-    /// Brings tables, neighbours and probes to what is wanted now.
-    fn steer(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        if !std::mem::take(&mut self.dirty) || !self.pending.is_empty() {
-            return;
-        }
-        let wanted = self.wanted_addresses();
+    /// Asks for the ways to the backends.
+    fn follow_addresses(&mut self, actions: &mut Vec<Action>) {
+        let wanted: BTreeSet<IpAddr> =
+            self.desired.backends().map(|(_, (_, backend))| backend.address).collect();
         if wanted != self.resolving {
             self.next_hops.retain(|address, _| wanted.contains(address));
             self.resolving.clone_from(&wanted);
             actions.push(Action::Resolve(wanted));
         }
+    }
 
-        let target = self.target();
-        let planned = self.layout.place(&target).map_err(|full| full.to_string()).and_then(|()| {
-            plan(&self.installed, &self.layout, &target, &mut self.tables).map_err(|e| e.to_string())
+    /// Brings the tables to what is wanted now.
+    fn change_tables(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let target = self.target(&self.desired);
+        let placed = self.layout.placed(&target).map_err(|full| full.to_string());
+        let planned = placed.and_then(|layout| {
+            let changes = plan::plan(&self.installed, &layout, &target, &mut self.tables);
+            changes.map(|changes| (layout, changes)).map_err(|error| error.to_string())
         });
         match planned {
-            Ok(changes) if changes.is_empty() => self.layout.release(),
-            Ok(changes) => {
-                self.pending.clone_from(&changes);
-                actions.push(Action::Apply(changes));
-            }
-            Err(error) => {
-                if self.failure.as_ref() != Some(&error) {
-                    actions.push(Action::Log(
-                        Level::Error,
-                        format!("cannot carry out the configuration: {error}"),
-                    ));
+            Ok((layout, changes)) => {
+                self.layout = layout;
+                if changes.is_empty() {
+                    self.arrived();
+                } else {
+                    self.pending.clone_from(&changes);
+                    actions.push(Action::Apply(changes));
                 }
-                self.failure = Some(error);
-                self.retry_at = Some(now + RETRY);
             }
+            Err(error) => self.fail(now, error, actions),
         }
+    }
 
+    /// Orders the probes of what stands in the tables. A plan that failed half-way leaves them as they are: their
+    /// marks name places that are still, or already, what they were ordered for.
+    fn follow_backends(&mut self, actions: &mut Vec<Action>) {
+        if !std::mem::take(&mut self.probes_follow) {
+            return;
+        }
         let probes = self.probes();
+        for (id, member) in &mut self.members {
+            member.mark = probes.get(id).map(|spec| spec.mark);
+        }
         if probes != self.probing {
             self.probing.clone_from(&probes);
             actions.push(Action::Probe(probes));
         }
-    }
-
-    /// Every address whose next hop must be known: the backends'.
-    fn wanted_addresses(&self) -> BTreeSet<IpAddr> {
-        self.desired.pools.iter().flat_map(|pool| &pool.backends).map(|backend| backend.address).collect()
-    }
-
-    /// What the tables are to say, from the configuration, health and next hops.
-    fn target(&self) -> Target {
-        let settings = &self.desired.settings;
-        Target {
-            seed: settings.seed,
-            outer: Outer { v4: settings.tunnel_source_v4, v6: settings.tunnel_source_v6 },
-            pools: self.desired.pools.iter().map(|pool| self.pool_target(pool)).collect(),
-            services: self.desired.services.iter().map(service_target).collect(),
-        }
-    }
-
-    fn pool_target(&self, pool: &Pool) -> PoolTarget {
-        let member = |backend: &Backend| {
-            let next_hop = self.next_hops.get(&backend.address);
-            let up = self
-                .members
-                .get(&id(pool, backend))
-                .is_some_and(|member| standing(backend, &member.health, next_hop).0 == State::Up);
-            MemberTarget {
-                name: backend.name.clone(),
-                address: backend.address,
-                tunnelled: backend.via == Via::Ipip,
-                hop: usable(backend, next_hop).ok().map(|hop| HopTarget {
-                    ifindex: hop.interface,
-                    source: hop.source,
-                    destination: hop.destination,
-                    mtu: hop.mtu,
-                }),
-                weight: if up { u32::from(backend.weight) } else { 0 },
-            }
-        };
-        PoolTarget {
-            name: pool.name.clone(),
-            slots: pool.slots,
-            members: pool.backends.iter().map(member).collect(),
-        }
-    }
-
-    /// The probes that should be running: every backend of a checked pool that has a place in the tables, unless an
-    /// operator took it out. A pool that no service points at has no VIP to be probed through.
-    fn probes(&self) -> BTreeMap<BackendId, ProbeSpec> {
-        let mut probes = BTreeMap::new();
-        for pool in &self.desired.pools {
-            let (Some(check), Some(place)) = (&pool.check, self.layout.pool(&pool.name)) else { continue };
-            let Some(target) = self.probe_target(pool) else { continue };
-            for backend in &pool.backends {
-                let Some(index) = place.index_of(&backend.name) else { continue };
-                let Ok(hop) = usable(backend, self.next_hops.get(&backend.address)) else { continue };
-                if backend.state == AdminState::Maint {
-                    continue;
-                }
-                let spec = ProbeSpec {
-                    target,
-                    mark: PROBE_MARK | index,
-                    kind: check.kind.clone(),
-                    interval: check.interval,
-                    timeout: check.timeout,
-                    max_segment: max_segment(backend, hop, target),
-                };
-                probes.insert(id(pool, backend), spec);
-            }
-        }
-        probes
-    }
-
-    fn probe_target(&self, pool: &Pool) -> Option<SocketAddr> {
-        let service = self.desired.services_of(&pool.name).next()?;
-        let port = pool.check.as_ref().and_then(|check| check.port).or_else(|| first_tcp_port(service))?;
-        Some(SocketAddr::new(service.vip, port))
     }
 
     fn counter_owners(&self) -> BTreeMap<usize, CounterOwner> {
@@ -410,69 +375,6 @@ impl Controller {
     pub fn counters_in_use(&self) -> u32 {
         self.layout.counters_end()
     }
-}
-
-fn id(pool: &Pool, backend: &Backend) -> BackendId {
-    BackendId { pool: pool.name.clone(), backend: backend.name.clone() }
-}
-
-/// State of a backend and why, in words: the operator's word first, then the way there, then health.
-fn standing(
-    backend: &Backend,
-    health: &Health,
-    next_hop: Option<&Result<NextHop, Unreachable>>,
-) -> (State, String) {
-    match backend.state {
-        AdminState::Maint => return (State::Maint, "taken out by an operator".to_owned()),
-        AdminState::Drain => return (State::Drain, "no new flows, by an operator".to_owned()),
-        AdminState::Ready => {}
-    }
-    if let Err(why) = usable(backend, next_hop) {
-        return (State::Down, why);
-    }
-    let state = if health.is_up() { State::Up } else { State::Down };
-    (state, health.to_string())
-}
-
-/// The next hop, if packets can be sent by it the way the backend wants.
-fn usable<'h>(
-    backend: &Backend,
-    next_hop: Option<&'h Result<NextHop, Unreachable>>,
-) -> Result<&'h NextHop, String> {
-    match next_hop {
-        None => Err(format!("looking for the way to {}", backend.address)),
-        Some(Err(why)) => Err(why.to_string()),
-        Some(Ok(hop)) if backend.via == Via::L2 && !hop.is_on_link(backend.address) => Err(format!(
-            "{} is not on a subnet of this machine (its gateway is {}): it needs via = \"ipip\"",
-            backend.address, hop.via
-        )),
-        Some(Ok(hop)) => Ok(hop),
-    }
-}
-
-fn service_target(service: &Service) -> ServiceTarget {
-    let vip = Addr::from(service.vip);
-    let keys = service.ports.iter().flat_map(|ports| {
-        (ports.first..=ports.last).map(move |port| ServiceKey::new(vip, ports.protocol.number(), port))
-    });
-    ServiceTarget { name: service.name.clone(), keys: keys.collect(), pool: service.pool.clone() }
-}
-
-fn first_tcp_port(service: &Service) -> Option<u16> {
-    service.ports.iter().find(|ports| ports.protocol == Protocol::Tcp).map(|ports| ports.first)
-}
-
-/// The largest TCP segment that fits with IP and TCP headers into the next hop's MTU after the outer header took its
-/// room; only where there is one.
-fn max_segment(backend: &Backend, hop: &NextHop, target: SocketAddr) -> Option<u16> {
-    if backend.via == Via::L2 {
-        return None;
-    }
-    let outer = if backend.address.is_ipv4() { 20 } else { 40 };
-    let inner = if target.is_ipv4() { 40 } else { 60 };
-    let room = hop.mtu.saturating_sub(outer + inner);
-    // Below this the kernel refuses (TCP_MIN_MSS).
-    u16::try_from(room).ok().filter(|&segment| segment >= 88)
 }
 
 /// A check in one line.

@@ -42,7 +42,7 @@ use crate::{
         socket::{Call, Socket},
     },
     exit::{Exit, Failure},
-    model::{plan::Change, probe::ProbeOutcome, service::Desired},
+    model::{layout, plan::Change, probe::ProbeOutcome, service::Desired},
 };
 
 /// How often counters are read and time passes for the controller.
@@ -114,7 +114,8 @@ fn limits_for(desired: &Desired) -> Limits {
         .flat_map(|service| &service.ports)
         .map(|ports| u64::from(ports.last - ports.first) + 1)
         .sum::<u64>();
-    let backends_of = |pool| desired.pool(pool).map_or(0, |pool| 2 * pool.backends.len().max(8) as u64);
+    let backends_of =
+        |pool| desired.pool(pool).map_or(0, |pool| u64::from(layout::capacity_for(pool.backends.len())));
     Limits {
         index: room(3 * keys, default.index),
         services: room(desired.services.len() as u64, default.services),

@@ -196,7 +196,7 @@ impl Rig {
         target: &Target,
         mut watch: impl FnMut(&mut Self, &Change) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        self.layout.place(target)?;
+        self.layout = self.layout.placed(target)?;
         for change in plan(&self.memory, &self.layout, target, &mut self.cache)? {
             self.apply(&change)?;
             watch(self, &change)?;

@@ -59,8 +59,8 @@ impl Family for V4 {
             return Err(PassReason::Fragment);
         }
         Ok(IpHeader {
-            source: Addr::v4(header.src_addr),
-            destination: Addr::v4(header.dst_addr),
+            source: Addr::v4_word(u32::from_ne_bytes(header.src_addr)),
+            destination: Addr::v4_word(u32::from_ne_bytes(header.dst_addr)),
             protocol: header.proto,
             traffic_class: header.tos,
             header_len,

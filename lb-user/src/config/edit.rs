@@ -147,7 +147,7 @@ fn carry_out(text: &mut Text, before: &Desired, edit: &Edit) {
         }
         Edit::SetBackend { pool, name, patch } => set_backend(text, pool, name, patch),
         Edit::DeleteBackend { pool, name } => {
-            text.remove(&[Step::Named("pool", pool), Step::Named("backend", name)])
+            text.remove(&[Step::Named("pool", pool), Step::Named("backend", name)]);
         }
     }
 }

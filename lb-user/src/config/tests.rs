@@ -6,8 +6,11 @@ use std::{net::IpAddr, time::Duration};
 
 use proptest::prelude::*;
 
-use super::{example, keys, parse};
-use crate::model::service::{AdminState, Check, CheckKind, DEFAULT_SLOTS, Desired, Settings, Via, XdpMode};
+use super::{duration_text, example, keys, parse};
+use crate::model::service::{
+    AdminState, Check, CheckKind, DEFAULT_SLOTS, DEFAULT_WEIGHT, Desired, MAX_WEIGHT, SLOTS_RANGE, Settings,
+    Via, XdpMode,
+};
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -314,6 +317,12 @@ fn every_error_has_its_place_and_its_words() {
 }
 
 #[test]
+fn a_byte_order_mark_takes_no_column() {
+    let errors = parse("\u{feff}lb = 3\n").unwrap_err().to_string();
+    assert!(errors.starts_with("1:6: "), "{errors}");
+}
+
+#[test]
 fn more_backends_than_slots_are_refused() {
     let backends: Vec<String> =
         (1..=12).map(|n| format!("{{ name = \"b{n}\", address = \"10.0.0.{n}\" }}")).collect();
@@ -343,17 +352,49 @@ fn a_report_reads_like_a_compilers_and_the_api_gets_its_parts() {
     assert_eq!(json[0]["message"], "expected a string, found an integer");
 }
 
-/// Every key of the parser has a row in its table's section of the reference, and every row is a key.
+/// The rows of the reference about one table: key, and the whole row.
+fn reference_rows(table: &keys::TableKeys) -> Vec<(&'static str, &'static str)> {
+    let reference = include_str!("../../../docs/config.md");
+    let heading = format!("<a id=\"{}\"></a>", table.name);
+    let (_, section) = reference.split_once(&heading).unwrap_or_else(|| panic!("no section {heading}"));
+    let section = section.split("<a id=").next().unwrap_or(section);
+    let row = |line: &'static str| Some((line.strip_prefix("| `")?.split('`').next()?, line));
+    section.lines().filter_map(row).collect()
+}
+
 #[test]
 fn the_reference_and_the_parser_know_the_same_keys() {
-    let reference = include_str!("../../../docs/config.md");
     for table in keys::ALL.iter().filter(|table| table.name != keys::FILE.name) {
-        let heading = format!("<a id=\"{}\"></a>", table.name);
-        let (_, section) = reference.split_once(&heading).unwrap_or_else(|| panic!("no section {heading}"));
-        let section = section.split("<a id=").next().unwrap_or(section);
-        let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
-        let documented: Vec<&str> = rows.collect();
+        let documented: Vec<&str> = reference_rows(table).into_iter().map(|(key, _)| key).collect();
         assert_eq!(documented, table.names().collect::<Vec<_>>(), "rows of {}", table.name);
+    }
+}
+
+#[test]
+fn the_reference_names_the_defaults_and_ranges_that_hold() {
+    let Settings { tunnel_source_v4: (v4, v4_length), tunnel_source_v6: (v6, v6_length), seed, .. } =
+        Settings::default();
+    let most_backends = parse::MAX_BACKENDS;
+    let cases = [
+        (&keys::LB, "seed", format!("| {seed} |")),
+        (&keys::LB, "tunnel_source", format!("| `{v4}/{v4_length}` |")),
+        (&keys::LB, "tunnel_source6", format!("| `{v6}/{v6_length}` |")),
+        (&keys::POOL, "slots", format!("| {DEFAULT_SLOTS} |")),
+        (&keys::POOL, "slots", format!("from {} to {}", SLOTS_RANGE.start(), SLOTS_RANGE.end())),
+        (&keys::POOL, "backend", format!("at most {most_backends}")),
+        (&keys::BACKEND, "via", format!("| `{}` |", Via::default())),
+        (&keys::BACKEND, "weight", format!("| 0 to {MAX_WEIGHT} | {DEFAULT_WEIGHT} |")),
+        (&keys::CHECK, "path", format!("| `{}` |", parse::DEFAULT_PATH)),
+        (&keys::CHECK, "expect", format!("| {} |", parse::DEFAULT_EXPECT)),
+        (&keys::CHECK, "interval", format!("| `{}` |", duration_text(Check::INTERVAL))),
+        (&keys::CHECK, "timeout", format!("| `{}`,", duration_text(Check::TIMEOUT))),
+        (&keys::CHECK, "rise", format!("| {} |", Check::RISE)),
+        (&keys::CHECK, "fall", format!("| {} |", Check::FALL)),
+    ];
+    for (table, key, text) in cases {
+        let rows = reference_rows(table);
+        let (_, row) = rows.iter().find(|(name, _)| *name == key).unwrap();
+        assert!(row.contains(&text), "{row}\nsays nothing of {text}");
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Action, Controller, Level, Token};
+use super::{Action, Controller, Level, Token, Writing};
 use crate::{
     api::{Done, Edit, Refusal, RefusalKind, Request, Response},
-    config::{self, EditError},
+    config,
+    model::service::Desired,
 };
 
 impl Controller {
@@ -33,9 +34,10 @@ impl Controller {
             Request::Health => Response::Health(self.health_views(now)),
             Request::Stats => Response::Stats(self.stats()),
             Request::Edit(edit) => match self.edit(&edit) {
-                Ok(after) => {
-                    self.writing.insert(token, (after.clone(), describe(&edit)));
-                    actions.push(Action::WriteConfig { token, before: self.config_text.clone(), after });
+                Ok((text, desired)) => {
+                    let (before, after) = (self.config_text.clone(), text.clone());
+                    self.writing = Some(Writing { token, text, desired, said: describe(&edit) });
+                    actions.push(Action::WriteConfig { token, before, after });
                     return;
                 }
                 Err(refusal) => Response::Refused(refusal),
@@ -44,8 +46,9 @@ impl Controller {
         actions.push(Action::Reply { token, response });
     }
 
-    fn edit(&self, edit: &Edit) -> Result<String, Refusal> {
-        if !self.writing.is_empty() {
+    /// The text after the edit, and what it asks for.
+    fn edit(&self, edit: &Edit) -> Result<(String, Desired), Refusal> {
+        if self.writing.is_some() {
             return Err(refusal(
                 RefusalKind::Conflict,
                 "another edit is being written; try again".to_owned(),
@@ -59,11 +62,9 @@ impl Controller {
             errors.extend(self.config.errors.iter().cloned());
             return Err(Refusal { kind: RefusalKind::Conflict, errors });
         }
-        config::edit(&self.config_text, edit).map_err(|error| match error {
-            EditError::NotFound { .. } => refusal(RefusalKind::NotFound, error.to_string()),
-            EditError::Invalid(errors) => Refusal { kind: RefusalKind::Invalid, errors },
-            _ => refusal(RefusalKind::Conflict, error.to_string()),
-        })
+        let text = config::edit(&self.config_text, edit)?;
+        let desired = self.accept(&text).map_err(|errors| Refusal { kind: RefusalKind::Failed, errors })?;
+        Ok((text, desired))
     }
 
     /// The file was written, or not: only now does the edit take effect.
@@ -74,18 +75,18 @@ impl Controller {
         result: Result<(), String>,
         actions: &mut Vec<Action>,
     ) {
-        let Some((text, message)) = self.writing.remove(&token) else { return };
-        let response = match result.map_err(|why| refusal(RefusalKind::Failed, why)).and_then(|()| {
-            config::parse(&text)
-                .map_err(|errors| refusal(RefusalKind::Failed, errors.report(&self.config.path)))
-        }) {
-            Ok(desired) => {
-                self.config_text = text;
-                self.adopt(now, desired, actions);
-                actions.push(Action::Log(Level::Info, format!("edited: {message}")));
-                Response::Done(Done { generation: self.config.generation, message })
+        let Some(Writing { text, desired, said, .. }) =
+            self.writing.take_if(|writing| writing.token == token)
+        else {
+            return;
+        };
+        let response = match result {
+            Ok(()) => {
+                self.adopt(now, text, desired, actions);
+                actions.push(Action::Log(Level::Info, format!("edited: {said}")));
+                Response::Done(Done { generation: self.config.generation, message: said })
             }
-            Err(refusal) => Response::Refused(refusal),
+            Err(why) => Response::Refused(refusal(RefusalKind::Failed, why)),
         };
         actions.push(Action::Reply { token, response });
     }

@@ -2,13 +2,17 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{Controller, describe, id, reasons, standing, usable};
+use super::{
+    Controller, describe, reasons,
+    standing::{reason_of, state_of, usable},
+};
 use crate::{
     api::{
         BackendStats, BackendView, HealthView, PoolView, ReasonStats, ServiceStats, ServiceView, State,
         Stats, Status, Traffic,
     },
     model::{
+        probe::BackendId,
         service::{Backend, Name, Pool, Service},
         traffic,
     },
@@ -70,9 +74,8 @@ impl Controller {
         let owned = self.owned_slots(pool);
         let table: u32 = owned.values().sum();
         let view = |backend: &Backend| {
-            let member = self.members.get(&id(pool, backend))?;
+            let member = self.members.get(&BackendId::new(pool, backend))?;
             let next_hop = self.next_hops.get(&backend.address);
-            let (state, reason) = standing(backend, &member.health, next_hop);
             let hop = usable(backend, next_hop).ok();
             let slots = owned.get(&backend.name).copied().unwrap_or(0);
             let traffic = services.iter().map(|service| self.counted(service, backend)).sum();
@@ -81,8 +84,8 @@ impl Controller {
                 address: backend.address,
                 via: backend.via,
                 weight: backend.weight,
-                state,
-                reason,
+                state: state_of(backend, &member.health, next_hop),
+                reason: reason_of(backend, &member.health, next_hop),
                 since_seconds: now.saturating_sub(member.since).as_secs(),
                 slots,
                 share_percent: if table == 0 { 0.0 } else { 100.0 * f64::from(slots) / f64::from(table) },
@@ -112,25 +115,22 @@ impl Controller {
     }
 
     pub(super) fn health_views(&self, now: Duration) -> Vec<HealthView> {
-        let mut views = Vec::new();
-        for pool in &self.desired.pools {
-            for backend in &pool.backends {
-                let Some(member) = self.members.get(&id(pool, backend)) else { continue };
-                let (state, reason) = standing(backend, &member.health, self.next_hops.get(&backend.address));
-                views.push(HealthView {
-                    pool: pool.name.to_string(),
-                    backend: backend.name.to_string(),
-                    address: backend.address,
-                    state,
-                    reason,
-                    since_seconds: now.saturating_sub(member.since).as_secs(),
-                    check: self.check_line(pool),
-                    streak: member.health.streak(),
-                    last_ms: member.health.took().map(|took| took.as_secs_f64() * 1000.0),
-                });
-            }
-        }
-        views
+        let view = |(id, (pool, backend)): (BackendId, (&Pool, &Backend))| {
+            let member = self.members.get(&id)?;
+            let next_hop = self.next_hops.get(&backend.address);
+            Some(HealthView {
+                pool: pool.name.to_string(),
+                backend: backend.name.to_string(),
+                address: backend.address,
+                state: state_of(backend, &member.health, next_hop),
+                reason: reason_of(backend, &member.health, next_hop),
+                since_seconds: now.saturating_sub(member.since).as_secs(),
+                check: self.check_line(pool),
+                streak: member.health.streak(),
+                last_ms: member.health.took().map(|took| took.as_secs_f64() * 1000.0),
+            })
+        };
+        self.desired.backends().filter_map(view).collect()
     }
 
     pub(super) fn stats(&self) -> Stats {

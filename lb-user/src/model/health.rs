@@ -17,6 +17,8 @@ use super::probe::ProbeFailure;
 /// `rise` successes in a row. A new backend that fails `fall` times before its first success is down by
 /// failures, too: from then on it needs `rise` successes.
 ///
+/// Up or not checked yet, it starts again as new when it was out of reach ([`Health::forget`]).
+///
 /// A probe that this machine could not send ([`ProbeFailure::Local`]) says nothing about the backend:
 /// it changes neither state nor streak, only what [`Health::to_string`] says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +127,14 @@ impl Health {
             self.since = now;
         }
         transition
+    }
+
+    /// It was out of reach, or nobody checked it: what was found before holds no longer. Up by probes becomes not
+    /// checked yet; down by failures stays down.
+    pub fn forget(&mut self, now: Duration) {
+        if self.phase == Phase::Up {
+            *self = Self::new(now);
+        }
     }
 
     /// Whether the backend can serve.

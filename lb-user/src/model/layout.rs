@@ -1,10 +1,11 @@
 //! Where things stand in the tables: which runs of slots, backends and counters belong to whom.
 //!
 //! Nothing that a packet may still be reading is given to another owner: what is given up is only retired, and
-//! becomes free again when a plan has been carried out whole ([`Layout::release`]).
+//! becomes free again when a plan has been carried out whole ([`Layout::release`]). A layout that turns out too small
+//! is no layout: [`Layout::placed`] makes a new one and leaves the old one as it is.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
     net::IpAddr,
 };
 
@@ -39,18 +40,22 @@ struct Runs {
     capacity: u32,
     /// Start and length of every run that is taken or retired.
     taken: BTreeMap<u32, u32>,
+    /// Everything below this is taken or retired.
+    full_below: u32,
+    /// One above the highest element that was ever taken.
+    peak: u32,
     /// Starts of runs given up since the last plan was carried out.
     retired: Vec<u32>,
 }
 
 impl Runs {
     fn new(what: &'static str, capacity: u32) -> Self {
-        Self { what, capacity, taken: BTreeMap::new(), retired: Vec::new() }
+        Self { what, capacity, taken: BTreeMap::new(), full_below: 0, peak: 0, retired: Vec::new() }
     }
 
     fn take(&mut self, length: u32) -> Result<u32, Full> {
-        let mut start = 0;
-        for (&next, &taken) in &self.taken {
+        let mut start = self.full_below;
+        for (&next, &taken) in self.taken.range(start..) {
             if next - start >= length {
                 break;
             }
@@ -60,12 +65,11 @@ impl Runs {
             return Err(Full { what: self.what, needed: length, capacity: self.capacity });
         }
         self.taken.insert(start, length);
+        while let Some(&length) = self.taken.get(&self.full_below) {
+            self.full_below += length;
+        }
+        self.peak = self.peak.max(start + length);
         Ok(start)
-    }
-
-    /// One above the highest element taken.
-    fn end(&self) -> u32 {
-        self.taken.last_key_value().map_or(0, |(&start, &length)| start + length)
     }
 
     fn retire(&mut self, start: u32) {
@@ -75,6 +79,7 @@ impl Runs {
     fn release(&mut self) {
         for start in self.retired.drain(..) {
             self.taken.remove(&start);
+            self.full_below = self.full_below.min(start);
         }
     }
 }
@@ -130,6 +135,30 @@ impl PoolPlace {
     pub fn index_of(&self, backend: &Name) -> Option<u32> {
         self.numbers.get(backend).map(|&(number, _)| self.backend_base + u32::from(number))
     }
+
+    /// Gives every backend its number, and retires the numbers of others. `None`, and nothing is changed, if more are
+    /// needed than are free.
+    fn number(&mut self, wanted: &BTreeMap<&Name, Identity>) -> Option<()> {
+        let stays = |name: &Name, identity: &Identity| wanted.get(name) == Some(identity);
+        let staying = self.numbers.iter().filter(|(name, (_, identity))| stays(name, identity)).count();
+        if wanted.len() - staying > self.free.len() {
+            return None;
+        }
+        let Self { numbers, retired, free, .. } = self;
+        numbers.retain(|name, (number, identity)| {
+            let stays = stays(name, identity);
+            if !stays {
+                retired.push(*number);
+            }
+            stays
+        });
+        for (&name, &identity) in wanted {
+            if !numbers.contains_key(name) {
+                numbers.insert(name.clone(), (free.pop_front()?, identity));
+            }
+        }
+        Some(())
+    }
 }
 
 /// Where a service stands.
@@ -154,8 +183,9 @@ pub struct Layout {
     service_numbers: Runs,
     pools: BTreeMap<Name, PoolPlace>,
     services: BTreeMap<Name, ServicePlace>,
-    /// Interface indexes by port number; 0 is free. Ports are few and stay.
-    ports: Vec<u32>,
+    port_numbers: Runs,
+    /// Port numbers by interface index.
+    ports: BTreeMap<u32, u32>,
 }
 
 impl Layout {
@@ -168,7 +198,8 @@ impl Layout {
             service_numbers: Runs::new("services", limits.services),
             pools: BTreeMap::new(),
             services: BTreeMap::new(),
-            ports: Vec::new(),
+            port_numbers: Runs::new("interfaces", MAX_PORTS),
+            ports: BTreeMap::new(),
         }
     }
 
@@ -187,43 +218,50 @@ impl Layout {
         self.services.iter()
     }
 
-    /// One above the highest counter in use.
+    /// One above the highest counter that was ever in use. Those given up are among them: what they counted for an
+    /// earlier owner must be known, or it would seem to be the next one's.
     pub fn counters_end(&self) -> u32 {
-        self.counters.end()
+        self.counters.peak
     }
 
-    /// Interface index of each port, by port number.
-    pub fn ports(&self) -> &[u32] {
-        &self.ports
+    /// Port number and interface index of every interface that backends are reached through.
+    pub fn ports(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.ports.iter().map(|(&ifindex, &number)| (number, ifindex))
     }
 
     /// Port number of an interface that backends are reached through.
     pub fn port_of(&self, ifindex: u32) -> Option<u16> {
-        self.ports.iter().position(|&port| port == ifindex).and_then(|number| u16::try_from(number).ok())
+        self.ports.get(&ifindex).and_then(|&number| u16::try_from(number).ok())
     }
 
-    /// Finds a place for everything a target names, and retires the places of what it no longer names.
+    /// The layout with a place for everything a target names, where it is now if it can stay there. The places of what
+    /// the target no longer names are retired.
     ///
     /// # Errors
-    /// [`Full`] if a table is too small. What has been placed by then keeps its place.
-    pub fn place(&mut self, target: &Target) -> Result<(), Full> {
-        self.place_ports(target)?;
+    /// [`Full`] if a table is too small.
+    pub fn placed(&self, target: &Target) -> Result<Self, Full> {
+        let mut next = self.clone();
+        next.place_ports(target)?;
         for pool in &target.pools {
-            self.place_pool(pool, &target.outer)?;
+            next.place_pool(pool, &target.outer)?;
         }
-        self.place_services(target)?;
+        next.place_services(target)?;
 
         let wanted: BTreeSet<&Name> = target.pools.iter().map(|pool| &pool.name).collect();
-        let gone: Vec<Name> = self.pools.keys().filter(|name| !wanted.contains(name)).cloned().collect();
-        for place in gone.iter().filter_map(|name| self.pools.remove(name)).collect::<Vec<_>>() {
-            self.retire_pool(&place);
+        let pools = std::mem::take(&mut next.pools);
+        let (kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            pools.into_iter().partition(|(name, _)| wanted.contains(name));
+        next.pools = kept;
+        for place in gone.into_values() {
+            next.retire_pool(&place);
         }
-        Ok(())
+        Ok(next)
     }
 
     /// Frees what was retired. Call it when a plan has been carried out whole: from then on no packet reads it.
     pub fn release(&mut self) {
-        for runs in [&mut self.slots, &mut self.backends, &mut self.counters, &mut self.service_numbers] {
+        let Self { slots, backends, counters, service_numbers, port_numbers, .. } = self;
+        for runs in [slots, backends, counters, service_numbers, port_numbers] {
             runs.release();
         }
         for pool in self.pools.values_mut() {
@@ -234,47 +272,49 @@ impl Layout {
     fn place_ports(&mut self, target: &Target) -> Result<(), Full> {
         let used: BTreeSet<u32> = target.hops().map(|hop| hop.ifindex).collect();
         for &ifindex in &used {
-            if self.port_of(ifindex).is_some() {
-                continue;
-            }
-            if self.ports.len() < MAX_PORTS as usize {
-                self.ports.push(ifindex);
-            } else if let Some(stale) = self.ports.iter_mut().find(|port| !used.contains(port)) {
-                *stale = ifindex;
-            } else {
-                return Err(Full { what: "interfaces", needed: 1, capacity: MAX_PORTS });
+            if let Entry::Vacant(port) = self.ports.entry(ifindex) {
+                port.insert(self.port_numbers.take(1)?);
             }
         }
+        let Self { ports, port_numbers, .. } = self;
+        ports.retain(|ifindex, number| {
+            let stays = used.contains(ifindex);
+            if !stays {
+                port_numbers.retire(*number);
+            }
+            stays
+        });
         Ok(())
     }
 
     fn place_pool(&mut self, target: &PoolTarget, outer: &Outer) -> Result<(), Full> {
-        let needed = u32::try_from(target.members.len()).unwrap_or(u32::MAX);
-        let fits = |place: &PoolPlace| place.slots == target.slots && place.capacity >= needed;
-        match self.pools.remove(&target.name) {
-            Some(place) if fits(&place) => {
-                self.pools.insert(target.name.clone(), place);
-            }
-            other => {
-                // Room to grow: a backend more must not move the pool.
-                let capacity = (needed * 2).next_power_of_two().clamp(16, u32::from(Slot::MAX_BACKENDS));
-                let place = PoolPlace {
-                    slot_base: self.slots.take(target.slots)?,
-                    slots: target.slots,
-                    backend_base: self.backends.take(capacity)?,
-                    capacity,
-                    numbers: BTreeMap::new(),
-                    free: (0..u16::try_from(capacity).unwrap_or(Slot::MAX_BACKENDS)).collect(),
-                    retired: Vec::new(),
-                };
-                if let Some(old) = other {
-                    self.retire_pool(&old);
-                }
-                self.pools.insert(target.name.clone(), place);
-            }
+        let wanted: BTreeMap<&Name, Identity> = target
+            .members
+            .iter()
+            .map(|member| (&member.name, Identity::new(member.address, member.tunnelled, outer)))
+            .collect();
+        if let Some(place) = self.pools.get_mut(&target.name)
+            && place.slots == target.slots
+            && place.number(&wanted).is_some()
+        {
+            return Ok(());
         }
-        let Some(place) = self.pools.get_mut(&target.name) else { unreachable!("just inserted") };
-        place_members(place, target, outer)
+        let capacity = capacity_for(target.members.len());
+        let mut place = PoolPlace {
+            slot_base: self.slots.take(target.slots)?,
+            slots: target.slots,
+            backend_base: self.backends.take(capacity)?,
+            capacity,
+            numbers: BTreeMap::new(),
+            free: (0..u16::try_from(capacity).unwrap_or(Slot::MAX_BACKENDS)).collect(),
+            retired: Vec::new(),
+        };
+        let needed = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
+        place.number(&wanted).ok_or(Full { what: "backends in one pool", needed, capacity })?;
+        if let Some(old) = self.pools.insert(target.name.clone(), place) {
+            self.retire_pool(&old);
+        }
+        Ok(())
     }
 
     fn retire_pool(&mut self, place: &PoolPlace) {
@@ -323,61 +363,12 @@ impl Layout {
     }
 }
 
-fn place_members(place: &mut PoolPlace, target: &PoolTarget, outer: &Outer) -> Result<(), Full> {
-    let wanted: BTreeMap<&Name, Identity> = target
-        .members
-        .iter()
-        .map(|member| (&member.name, Identity::new(member.address, member.tunnelled, outer)))
-        .collect();
-    let PoolPlace { numbers, retired, free, capacity, .. } = place;
-    numbers.retain(|name, (number, identity)| {
-        let stays = wanted.get(name) == Some(identity);
-        if !stays {
-            retired.push(*number);
-        }
-        stays
-    });
-    for (name, identity) in wanted {
-        if numbers.contains_key(name) {
-            continue;
-        }
-        let number = free.pop_front().ok_or(Full {
-            what: "backends in this pool until its last change has taken effect",
-            needed: 1,
-            capacity: *capacity,
-        })?;
-        numbers.insert(name.clone(), (number, identity));
-    }
-    Ok(())
+/// Backend numbers that a pool of this many backends gets. Room to grow: a backend more must not move the pool, and a
+/// number given up must not soon mean another backend.
+pub fn capacity_for(backends: usize) -> u32 {
+    let needed = u32::try_from(backends).unwrap_or(u32::MAX);
+    needed.saturating_mul(2).clamp(16, 1 << 16).next_power_of_two().min(u32::from(Slot::MAX_BACKENDS))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn runs_are_reused_only_after_release() {
-        let mut runs = Runs::new("slots", 100);
-        let first = runs.take(60).unwrap();
-        assert_eq!(runs.take(40), Ok(60));
-        assert!(runs.take(1).is_err());
-        runs.retire(first);
-        assert!(runs.take(1).is_err(), "a retired run may still be read");
-        runs.release();
-        assert_eq!(runs.take(10), Ok(0));
-        assert_eq!(runs.take(50), Ok(10));
-        let full = runs.take(7).unwrap_err();
-        assert_eq!((full.needed, full.capacity), (7, 100));
-    }
-
-    #[test]
-    fn tunnel_sources_spread_by_their_host_bits() {
-        let outer = Outer::default();
-        let v4 = Identity::new("10.0.0.1".parse().unwrap(), true, &outer);
-        assert_eq!((v4.encap, v4.spread_bits), (Encap::Ip4 as u8, 16));
-        let v6 = Identity::new("2001:db8::1".parse().unwrap(), true, &outer);
-        assert_eq!((v6.encap, v6.spread_bits), (Encap::Ip6 as u8, 32));
-        let l2 = Identity::new("10.0.0.1".parse().unwrap(), false, &outer);
-        assert_eq!((l2.encap, l2.spread_bits, l2.outer_source), (Encap::L2 as u8, 0, Addr::NONE));
-    }
-}
+mod tests;

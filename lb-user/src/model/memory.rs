@@ -88,3 +88,6 @@ impl Tables for Memory {
         self.backends.get(index as usize)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod audit;

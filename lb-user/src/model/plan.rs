@@ -1,11 +1,12 @@
 //! From what is installed to what is wanted, in steps that are safe one by one.
 //!
 //! After every prefix of a plan no live slot points at a backend that is not there: backends are written before the
-//! slots that name them, slots and services before the index that leads to them, and nothing is cleared before the
-//! packets that may still read it are gone ([`Change::Settle`]).
+//! slots that name them, slots and services before the index that leads to them, and nothing that packets could reach
+//! is cleared or written anew before those that may still read it are gone ([`Change::Settle`]). So a plan may stop
+//! anywhere, and the next one starts from there.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -26,11 +27,11 @@ use super::{
 /// One step of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Port `number` is this interface.
+    /// Port `number`, which no live backend leaves by, is this interface.
     Port {
         /// Below [`lb_common::abi::MAX_PORTS`].
         number: u32,
-        /// Interface index.
+        /// Interface index; 0 for none.
         ifindex: u32,
     },
     /// Writes a backend that no live slot points at: a new one, or all zero.
@@ -183,7 +184,8 @@ impl TableCache {
     }
 
     fn keep(&mut self, target: &Target) {
-        self.0.retain(|name, _| target.pools.iter().any(|pool| pool.name == *name));
+        let wanted: BTreeSet<&Name> = target.pools.iter().map(|pool| &pool.name).collect();
+        self.0.retain(|name, _| wanted.contains(name));
     }
 }
 
@@ -199,7 +201,7 @@ fn build(members: &[(IpAddr, u16, u32)], slots: u32) -> Vec<Slot> {
     maglev::build(&members, slots).into_iter().map(|owner| owner.map_or(Slot::EMPTY, Slot::of)).collect()
 }
 
-/// The steps from `memory` to `target`, whose places `layout` knows ([`Layout::place`]). Empty if nothing differs.
+/// The steps from `memory` to `target`, whose places `layout` knows ([`Layout::placed`]). Empty if nothing differs.
 ///
 /// # Errors
 /// The services' keys do not fit the index.
@@ -210,13 +212,13 @@ pub fn plan(
     cache: &mut TableCache,
 ) -> Result<Vec<Change>, IndexError> {
     let mut changes = Vec::new();
-    for (number, &ifindex) in (0u32..).zip(layout.ports()) {
+    for (number, ifindex) in layout.ports() {
         if memory.ports[number as usize] != ifindex {
             changes.push(Change::Port { number, ifindex });
         }
     }
 
-    let mut backends = BTreeMap::new();
+    let mut backends = BTreeSet::new();
     let mut slots = Vec::new();
     cache.keep(target);
     for pool in &target.pools {
@@ -237,7 +239,7 @@ pub fn plan(
             } else {
                 changes.push(Change::Backend { index, backend: Box::new(wanted) });
             }
-            backends.insert(index, ());
+            backends.insert(index);
         }
         let base = place.slot_base as usize;
         let table = cache.table(pool, place);
@@ -263,6 +265,16 @@ pub fn plan(
     Ok(changes)
 }
 
+/// The index of every service's keys.
+///
+/// # Errors
+/// The keys do not fit into `capacity` entries.
+pub fn index(layout: &Layout, capacity: u32) -> Result<Index, IndexError> {
+    let keys =
+        layout.services().flat_map(|(_, service)| service.keys.iter().map(|&key| (key, service.number)));
+    Index::build(&keys.collect::<Vec<_>>(), capacity)
+}
+
 /// Builds the index anew beside the live one, and switches, if the services' keys or the seed differ.
 fn switch(
     memory: &Memory,
@@ -271,12 +283,8 @@ fn switch(
     changes: &mut Vec<Change>,
 ) -> Result<(), IndexError> {
     let live = Selector::from_word(memory.config.selector);
-    let keys: Vec<(ServiceKey, u32)> = layout
-        .services()
-        .flat_map(|(_, service)| service.keys.iter().map(|&key| (key, service.number)))
-        .collect();
     let mut config = Config { seed: target.seed, ..memory.config };
-    let built = Index::build(&keys, memory.limits.index)?;
+    let built = index(layout, memory.limits.index)?;
     let base = (live.copy * memory.limits.index) as usize;
     let unchanged = built.bits == live.bits
         && built.salt == live.salt
@@ -291,31 +299,36 @@ fn switch(
             .map(|((position, &wanted), _)| (position, wanted))
             .collect();
         if !entries.is_empty() {
+            // Packets that began before the last switch may still be reading this copy.
+            changes.push(Change::Settle);
             changes.push(Change::Index { copy, entries });
         }
         config.selector = Selector { copy, bits: built.bits, salt: built.salt }.to_word();
     }
     if config != memory.config {
         changes.push(Change::Config(config));
-        // The next plan writes the copy that packets are reading at this moment.
-        changes.push(Change::Settle);
     }
     Ok(())
 }
 
 /// Clears what nothing leads to any more.
-fn clear(memory: &Memory, layout: &Layout, backends: &BTreeMap<u32, ()>, changes: &mut Vec<Change>) {
+fn clear(memory: &Memory, layout: &Layout, backends: &BTreeSet<u32>, changes: &mut Vec<Change>) {
     let mut cleared = Vec::new();
-    let numbers: std::collections::BTreeSet<u32> =
-        layout.services().map(|(_, service)| service.number).collect();
+    let numbers: BTreeSet<u32> = layout.services().map(|(_, service)| service.number).collect();
     for (number, service) in (0u32..).zip(&memory.services) {
         if *service != Service::default() && !numbers.contains(&number) {
             cleared.push(Change::Service { number, service: Service::default() });
         }
     }
     for (index, backend) in (0u32..).zip(&memory.backends) {
-        if backend.encap != 0 && !backends.contains_key(&index) {
+        if backend.encap != 0 && !backends.contains(&index) {
             cleared.push(Change::Backend { index, backend: Box::default() });
+        }
+    }
+    let ports: BTreeSet<u32> = layout.ports().map(|(number, _)| number).collect();
+    for (number, &ifindex) in (0u32..).zip(&memory.ports) {
+        if ifindex != 0 && !ports.contains(&number) {
+            cleared.push(Change::Port { number, ifindex: 0 });
         }
     }
     if !cleared.is_empty() {
@@ -325,12 +338,12 @@ fn clear(memory: &Memory, layout: &Layout, backends: &BTreeMap<u32, ()>, changes
 }
 
 fn hop_of(layout: &Layout, hop: &HopTarget) -> Option<Hop> {
-    Some(Hop {
-        destination: hop.destination,
-        port: layout.port_of(hop.ifindex)?,
-        source: hop.source,
-        mtu: u16::try_from(hop.mtu).unwrap_or(u16::MAX),
-    })
+    Some(Hop::new(
+        hop.destination,
+        layout.port_of(hop.ifindex)?,
+        hop.source,
+        u16::try_from(hop.mtu).unwrap_or(u16::MAX),
+    ))
 }
 
 fn record(identity: &Identity, hop: Hop) -> Backend {
@@ -350,3 +363,6 @@ fn record(identity: &Identity, hop: Hop) -> Backend {
         ..Backend::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

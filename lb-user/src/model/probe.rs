@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::service::{CheckKind, Name};
+use super::service::{Backend, CheckKind, Desired, Name, Pool};
 
 /// Which backend a probe is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -11,6 +11,22 @@ pub struct BackendId {
     pub pool: Name,
     /// Its name.
     pub backend: Name,
+}
+
+impl BackendId {
+    /// The id of a pool's backend.
+    pub fn new(pool: &Pool, backend: &Backend) -> Self {
+        Self { pool: pool.name.clone(), backend: backend.name.clone() }
+    }
+}
+
+impl Desired {
+    /// Every backend and its pool.
+    pub fn backends(&self) -> impl Iterator<Item = (BackendId, (&Pool, &Backend))> {
+        self.pools.iter().flat_map(|pool| {
+            pool.backends.iter().map(move |backend| (BackendId::new(pool, backend), (pool, backend)))
+        })
+    }
 }
 
 impl std::fmt::Display for BackendId {

@@ -9,7 +9,7 @@ use lb_common::{
     encap,
     packet::Packet,
     parse::{L3_OFFSET, parse},
-    wire::{ETHER_IPV4, ETHER_IPV6},
+    wire::{ETHER_IPV4, ETHER_IPV6, pod},
 };
 
 use super::memory::Memory;
@@ -47,7 +47,7 @@ pub fn process(memory: &Memory, frame: &[u8], ingress: u32) -> Outcome {
     match decide(memory, &packet) {
         Decision::Forward(forward) => {
             let frame = rewritten(frame, &packet, &forward);
-            let out = memory.ports.get(usize::from(forward.hop.port)).copied().unwrap_or(0);
+            let out = memory.ports.get(usize::from(forward.hop.port())).copied().unwrap_or(0);
             let verdict = if out == ingress {
                 Verdict::Transmit(frame)
             } else if out == 0 {
@@ -69,9 +69,9 @@ fn not_forwarded(verdict: Verdict, reason: Reason) -> Outcome {
 fn rewritten(frame: &[u8], packet: &Packet, forward: &Forward<'_>) -> Vec<u8> {
     let (ether_type, outer) = match forward.encap {
         Encap::L2 => (if packet.is_v4 { ETHER_IPV4 } else { ETHER_IPV6 }, Vec::new()),
-        Encap::Ip4 => (ETHER_IPV4, encap::ip4(forward.backend, packet, forward.hash).to_vec()),
-        Encap::Ip6 => (ETHER_IPV6, encap::ip6(forward.backend, packet, forward.hash).to_vec()),
+        Encap::Ip4 => (ETHER_IPV4, pod::bytes(&encap::ip4(forward.backend, packet, forward.hash)).to_vec()),
+        Encap::Ip6 => (ETHER_IPV6, pod::bytes(&encap::ip6(forward.backend, packet, forward.hash)).to_vec()),
     };
-    let ethernet = [&forward.hop.destination[..], &forward.hop.source, &ether_type.to_ne_bytes()];
+    let ethernet = [&forward.hop.destination()[..], &forward.hop.source(), &ether_type.to_ne_bytes()];
     [&ethernet.concat(), &outer, &frame[L3_OFFSET..]].concat()
 }

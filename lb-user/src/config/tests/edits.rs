@@ -145,7 +145,7 @@ fn an_edit_changes_what_it_must_and_nothing_else() {
         (
             "[[pool]]\nname = \"a\"\n[pool.check]\ntype = \"tcp\"\n\n# services\n[[service]]\nname = \"s\"\nvip = \"192.0.2.1\"\nports = [\"tcp/1\"]\npool = \"b\"\n\n[[pool.backend]]\nname = \"x\"\naddress = \"10.0.0.1\"\n\n[[pool]]\nname = \"b\"\n",
             Edit::DeletePool { name: "a".into() },
-            "\n# services\n[[service]]\nname = \"s\"\nvip = \"192.0.2.1\"\nports = [\"tcp/1\"]\npool = \"b\"\n\n[[pool]]\nname = \"b\"\n",
+            "# services\n[[service]]\nname = \"s\"\nvip = \"192.0.2.1\"\nports = [\"tcp/1\"]\npool = \"b\"\n\n[[pool]]\nname = \"b\"\n",
         ),
         // Checks: key by key in whatever form there is, or new.
         (
@@ -269,6 +269,8 @@ struct Generated {
     services: Vec<(usize, usize)>,
     services_inline: bool,
     blank_lines: bool,
+    crlf: bool,
+    final_newline: bool,
 }
 
 impl Generated {
@@ -347,7 +349,10 @@ impl Generated {
             }
             text.push_str(&format!("{line} #{number} {owner};\n"));
         }
-        text
+        if !self.final_newline {
+            text.pop();
+        }
+        if self.crlf { text.replace('\n', "\r\n") } else { text }
     }
 
     fn service(&self, index: usize, (ports, pool): (usize, usize)) -> [String; 4] {
@@ -370,12 +375,14 @@ fn generated() -> impl Strategy<Value = Generated> {
     ];
     let pools = proptest::collection::vec((style, 0..4usize, 0..4u8), 1..4);
     let services = proptest::collection::vec((1..4usize, 0..4usize), 0..4);
-    (pools, services, any::<bool>(), any::<bool>()).prop_map(
-        |(pools, services, services_inline, blank_lines)| Generated {
+    (pools, services, any::<[bool; 4]>()).prop_map(
+        |(pools, services, [services_inline, blank_lines, crlf, final_newline])| Generated {
             pools,
             services,
             services_inline,
             blank_lines,
+            crlf,
+            final_newline,
         },
     )
 }
@@ -547,6 +554,35 @@ proptest! {
                 }
             }
             text = after;
+        }
+    }
+
+    /// However oddly people space and comment a file.
+    #[test]
+    fn an_edit_of_an_oddly_written_file_means_the_edited_model(
+        oddities in proptest::collection::vec(
+            (any::<prop::sample::Index>(), prop::sample::select(vec![" ", "\n", "#,{[ü\n", "\t", "\r\n", ",", "\n# x = 1\n\n"])), 0..12),
+        lists_inline: bool,
+        numbers: Numbers,
+    ) {
+        let inline = "pool=[{name='web',check={type='tcp'},backend=[{name='w1',address='10.0.0.1',state='drain'},\
+                      {name='w2',address='10.0.0.2'}]},{name='p',check.type='http',check.port=1}]\n\
+                      service=[{name='www',vip='192.0.2.1',ports=['tcp/80','udp/81'],pool='web'}]";
+        let mut text = if lists_inline { inline.to_owned() } else { example().to_owned() };
+        for (index, oddity) in oddities {
+            // Between tokens for the most part: after a bracket, a brace, a comma or an equals sign.
+            let places: Vec<usize> = text.match_indices(['[', ']', '{', '}', ',', '=', '\n']).map(|(at, _)| at).collect();
+            let at = *index.get(&places);
+            text.insert_str(at + usize::from(oddity.len() % 2 == 1), oddity);
+        }
+        let Ok(before) = parse(&text) else { return Ok(()) };
+        let Some(change) = edit_of(&before, numbers) else { return Ok(()) };
+        match edit(&text, &change) {
+            Ok(after) => prop_assert_eq!(parse(&after).unwrap(), expected(before, &change), "{}\n{:?}\n{}", text, change, after),
+            Err(EditError::InUse { .. }) => {}
+            Err(EditError::Invalid(errors))
+                if errors.iter().all(|error| error.contains("already") || error.contains("has a TCP port")) => {}
+            Err(error) => return Err(TestCaseError::fail(format!("{text}\n{change:?}\n{error}"))),
         }
     }
 }

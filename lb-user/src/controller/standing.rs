@@ -1,0 +1,105 @@
+//! How a backend stands: what is known of it, whether it serves, and why not.
+
+use std::{net::IpAddr, time::Duration};
+
+use crate::{
+    api::State,
+    model::{
+        health::Health,
+        next_hop::{NextHop, Unreachable},
+        service::{AdminState, Backend, Via},
+    },
+};
+
+/// What is known about one backend beside its configuration.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    pub(super) health: Health,
+    /// The mark of its probes, if there are any.
+    pub(super) mark: Option<u32>,
+    /// What was last told about it.
+    pub(super) state: State,
+    pub(super) since: Duration,
+}
+
+/// What is known of a backend under a new configuration. `known` is what was known, and the backend as it was;
+/// backends come with whether their pool is checked.
+pub(super) fn carried_over(
+    now: Duration,
+    known: Option<(Member, (bool, &Backend))>,
+    (checked, backend): (bool, &Backend),
+) -> Member {
+    let fresh = || if checked { Health::new(now) } else { Health::unchecked(now) };
+    let same = |old: &Backend| old.address == backend.address && old.via == backend.via;
+    let Some((mut member, (was_checked, old))) = known.filter(|(_, (_, old))| same(old)) else {
+        return Member { health: fresh(), mark: None, state: State::Down, since: now };
+    };
+    match (was_checked, checked) {
+        // A check that is new on a backend that serves: it goes on serving until the check says otherwise.
+        (false, true) => member.health = Health::adopted(now),
+        (true, false) => member.health = Health::unchecked(now),
+        (true, true) | (false, false) => {}
+    }
+    // Nobody probed it meanwhile.
+    if old.state == AdminState::Maint && backend.state != AdminState::Maint {
+        member.health.forget(now);
+    }
+    member
+}
+
+/// State of a backend: the operator's word first, then the way there, then health.
+pub(super) fn state_of(
+    backend: &Backend,
+    health: &Health,
+    next_hop: Option<&Result<NextHop, Unreachable>>,
+) -> State {
+    match backend.state {
+        AdminState::Maint => State::Maint,
+        AdminState::Drain => State::Drain,
+        AdminState::Ready if usable(backend, next_hop).is_ok() && health.is_up() => State::Up,
+        AdminState::Ready => State::Down,
+    }
+}
+
+/// Why it is in that state, in words.
+pub(super) fn reason_of(
+    backend: &Backend,
+    health: &Health,
+    next_hop: Option<&Result<NextHop, Unreachable>>,
+) -> String {
+    match (backend.state, usable(backend, next_hop)) {
+        (AdminState::Maint, _) => "taken out by an operator".to_owned(),
+        (AdminState::Drain, _) => "no new flows, by an operator".to_owned(),
+        (AdminState::Ready, Err(why)) => why.to_string(),
+        (AdminState::Ready, Ok(_)) => health.to_string(),
+    }
+}
+
+/// Why a backend cannot be sent to.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unusable<'a> {
+    #[error("looking for the way to {0}")]
+    Unknown(IpAddr),
+    #[error(transparent)]
+    Unreachable(&'a Unreachable),
+    #[error(
+        "{address} is not on a subnet of this machine (its gateway is {gateway}): it needs via = \"ipip\""
+    )]
+    OffLink { address: IpAddr, gateway: IpAddr },
+}
+
+/// The next hop, if packets can be sent by it the way the backend wants.
+pub(super) fn usable<'h>(
+    backend: &Backend,
+    next_hop: Option<&'h Result<NextHop, Unreachable>>,
+) -> Result<&'h NextHop, Unusable<'h>> {
+    let address = backend.address;
+    match next_hop {
+        None => Err(Unusable::Unknown(address)),
+        Some(Err(why)) => Err(Unusable::Unreachable(why)),
+        Some(Ok(hop)) if backend.via == Via::L2 && !hop.is_on_link(address) => {
+            Err(Unusable::OffLink { address, gateway: hop.via })
+        }
+        Some(Ok(hop)) => Ok(hop),
+    }
+}

@@ -1,0 +1,345 @@
+//! Scenarios: what the controller does when the outside behaves in one way or another.
+
+mod edits;
+mod properties;
+mod world;
+
+use std::time::Duration;
+
+use lb_common::abi::{Counter, PROBE_MARK};
+
+use self::world::{World, behind, id, no_mac, on_link, target};
+use super::{Event, Level};
+use crate::{
+    api::{Request, Response, State},
+    model::{
+        next_hop::Unreachable,
+        probe::{ProbeFailure, ProbeOutcome},
+        traffic::Counters,
+    },
+};
+
+const CONFIG: &str = r#"
+[[pool]]
+name = "web"
+slots = 31
+check = { type = "tcp", rise = 2, fall = 3 }
+[[pool.backend]]
+name = "w1"
+address = "10.1.0.11"
+[[pool.backend]]
+name = "w2"
+address = "10.1.0.12"
+
+[[service]]
+name = "www"
+vip = "192.0.2.10"
+ports = ["tcp/80", "tcp/443"]
+pool = "web"
+"#;
+const BOTH: [&str; 2] = ["10.1.0.11", "10.1.0.12"];
+const VIP: &str = "192.0.2.10";
+
+/// `CONFIG` with one piece of text replaced.
+fn with(from: &str, to: &str) -> String {
+    assert!(CONFIG.contains(from), "{from}");
+    CONFIG.replacen(from, to, 1)
+}
+
+#[test]
+fn a_backend_serves_after_its_way_and_its_first_success() {
+    let mut world = World::new();
+    world.configure(CONFIG);
+    assert_eq!(world.status().config.generation, 1);
+    assert_eq!(world.servers(VIP, 80), [0], "nobody yet");
+    assert_eq!(world.standing("w1"), (State::Down, "looking for the way to 10.1.0.11".to_owned()));
+    assert!(world.probes.is_empty() && world.resolving.len() == 2);
+
+    world.way("10.1.0.11", no_mac("10.1.0.11"));
+    let words = "no MAC for 10.1.0.11 on eth0: it does not answer ARP".to_owned();
+    assert_eq!(world.standing("w1"), (State::Down, words));
+
+    world.way("10.1.0.11", on_link("10.1.0.11", 0));
+    assert_eq!(world.standing("w1"), (State::Down, "not checked yet".to_owned()));
+    let spec = &world.probes[&id("web", "w1")];
+    assert_eq!((spec.target, spec.mark & 0xff00_0000), (target("192.0.2.10:80"), PROBE_MARK));
+    assert_eq!(world.memory.backends[(spec.mark & 0xff_ffff) as usize].hop().destination[5], 11);
+    assert_eq!(world.servers(VIP, 80), [0]);
+
+    world.alive.insert("10.1.0.11".parse().unwrap());
+    world.probe();
+    assert_eq!(world.standing("w1"), (State::Up, "check connected in 1.0 ms".to_owned()));
+    assert_eq!((world.servers(VIP, 80), world.servers(VIP, 443)), (vec![11], vec![11]));
+    assert!(world.said("web/w1 UP: check connected"));
+    assert_eq!(world.servers("192.0.2.10", 81), [0], "no service there");
+}
+
+#[test]
+fn failures_take_a_backend_down_and_successes_bring_it_back() {
+    let mut world = World::serving(CONFIG, &BOTH);
+    assert_eq!(world.servers(VIP, 80), [11, 12]);
+    world.alive.remove(&"10.1.0.12".parse().unwrap());
+    for serving in [&[11, 12][..], &[11, 12], &[11], &[11]] {
+        world.probe();
+        assert_eq!(world.servers(VIP, 80), serving);
+    }
+    assert_eq!(world.standing("w2").0, State::Down);
+    assert!(world.log.contains(&(
+        Level::Warn,
+        "web/w2 DOWN: TCP RST from 192.0.2.10:80: nothing listens there".to_owned()
+    )));
+    world.alive.insert("10.1.0.12".parse().unwrap());
+    for serving in [&[11][..], &[11, 12]] {
+        world.probe();
+        assert_eq!(world.servers(VIP, 80), serving);
+    }
+
+    world.alive.clear();
+    (0..3).for_each(|_| world.probe());
+    assert_eq!(world.servers(VIP, 80), [0], "nobody is left: no slot names anyone");
+    assert!(world.memory.slots.iter().all(|slot| slot.owner().is_none()));
+    assert_eq!(world.status().services[0].state, State::Down);
+}
+
+#[test]
+fn a_way_lost_takes_a_backend_out_and_silence_makes_it_new() {
+    let silent = no_mac("10.1.0.12");
+    let no_route = Err(Unreachable::NoRoute { target: "10.1.0.12".parse().unwrap() });
+    for (why, back) in [(silent, State::Down), (no_route, State::Up)] {
+        let mut world = World::serving(CONFIG, &BOTH);
+        world.way("10.1.0.12", why);
+        assert_eq!((world.servers(VIP, 80), world.standing("w2").0), (vec![11], State::Down));
+        assert!(!world.probes.contains_key(&id("web", "w2")));
+        world.way("10.1.0.12", on_link("10.1.0.12", 1));
+        assert_eq!(world.standing("w2").0, back);
+        world.probe();
+        assert_eq!(world.servers(VIP, 80), [11, 12], "one success is enough");
+    }
+}
+
+#[test]
+fn a_new_mac_moves_a_backend_in_one_step() {
+    let mut world = World::serving(CONFIG, &BOTH);
+    let steps = world.steps;
+    world.way("10.1.0.12", on_link("10.1.0.12", 7));
+    assert_eq!(world.steps, steps + 1);
+    assert_eq!(world.servers(VIP, 80), [11, 12]);
+    world.way("10.1.0.12", on_link("10.1.0.12", 7));
+    assert_eq!(world.steps, steps + 1, "no news");
+}
+
+#[test]
+fn an_l2_backend_behind_a_gateway_is_told_to_use_a_tunnel() {
+    let mut world = World::serving(CONFIG, &BOTH[..1]);
+    let hop = behind("10.1.0.12".parse().unwrap(), "10.1.0.1".parse().unwrap(), 0);
+    world.way("10.1.0.12", Ok(hop));
+    let words =
+        "10.1.0.12 is not on a subnet of this machine (its gateway is 10.1.0.1): it needs via = \"ipip\"";
+    assert_eq!(world.standing("w2"), (State::Down, words.to_owned()));
+    world.configure(&with("\"10.1.0.12\"", "\"10.1.0.12\"\nvia = \"ipip\""));
+    world.alive.insert("10.1.0.12".parse().unwrap());
+    world.probe();
+    assert_eq!(world.servers(VIP, 80), [11, 12]);
+    assert_eq!(world.probes[&id("web", "w2")].max_segment, Some(1500 - 20 - 40));
+}
+
+#[test]
+fn the_operator_has_the_last_word() {
+    let state = |word: &str| with("\"10.1.0.12\"", &format!("\"10.1.0.12\"\nstate = \"{word}\""));
+    let mut world = World::serving(CONFIG, &BOTH);
+    world.configure(&state("drain"));
+    assert_eq!((world.servers(VIP, 80), world.standing("w2").0), (vec![11], State::Drain));
+    assert!(world.probes.contains_key(&id("web", "w2")), "still probed");
+    world.configure(&state("ready"));
+    assert_eq!((world.servers(VIP, 80), world.standing("w2").0), (vec![11, 12], State::Up));
+    world.configure(&state("maint"));
+    assert_eq!((world.servers(VIP, 80), world.standing("w2").0), (vec![11], State::Maint));
+    assert!(!world.probes.contains_key(&id("web", "w2")), "left alone");
+    world.configure(&state("ready"));
+    assert_eq!(world.standing("w2"), (State::Down, "not checked yet".to_owned()), "nobody looked meanwhile");
+    world.probe();
+    assert_eq!(world.servers(VIP, 80), [11, 12]);
+    world.configure(&with("\"10.1.0.12\"", "\"10.1.0.12\"\nweight = 0"));
+    assert_eq!((world.servers(VIP, 80), world.standing("w2").0), (vec![11], State::Up));
+}
+
+#[test]
+fn a_bad_configuration_changes_nothing_but_what_is_said() {
+    let mut world = World::serving(CONFIG, &BOTH);
+    let (memory, steps) = (world.memory.clone(), world.steps);
+    world.configure(&with("pool = \"web\"", "pool = \"wbe\""));
+    let config = world.status().config;
+    assert_eq!(config.generation, 1);
+    assert!(config.errors[0].contains("pool \"wbe\" does not exist"), "{config:?}");
+    world.tell(vec![Event::ConfigUnreadable("Permission denied".to_owned())]);
+    assert_eq!(world.status().config.errors, ["Permission denied"]);
+    assert_eq!((&world.memory, world.steps), (&memory, steps));
+
+    world.configure(CONFIG);
+    let config = world.status().config;
+    assert_eq!((config.generation, config.errors.len(), world.steps), (1, 0, steps), "the same text");
+}
+
+#[test]
+fn a_configuration_too_large_for_the_tables_is_refused_as_a_whole() {
+    let mut world = World::serving(CONFIG, &BOTH);
+    world.configure(&with("slots = 31", "slots = 16381"));
+    let config = world.status().config;
+    let full = "no room for 16381 more slots: the tables were made for 8192; restart lb to make larger ones";
+    assert_eq!((config.generation, config.errors), (1, vec![full.to_owned()]));
+    world.configure(&with("\"tcp/443\"", "\"tcp/1000-1999\""));
+    assert!(world.status().config.errors[0].contains("1001 VIP ports"), "{:?}", world.status().config);
+
+    world.alive.remove(&"10.1.0.12".parse().unwrap());
+    (0..3).for_each(|_| world.probe());
+    assert_eq!(world.servers(VIP, 80), [11], "the old one is in force, with all that happens under it");
+}
+
+#[test]
+fn a_failed_plan_is_tried_again_and_shown() {
+    let mut world = World::serving(CONFIG, &BOTH);
+    world.plan_fails_at = Some(0);
+    world.alive.remove(&"10.1.0.12".parse().unwrap());
+    (0..3).for_each(|_| world.probe());
+    assert_eq!(world.servers(VIP, 80), [11, 12]);
+    let warnings = world.status().warnings;
+    assert_eq!(warnings, ["the tables are not as wanted: step 1 of 1 failed: the kernel said no"]);
+    world.wait(10);
+    assert_eq!(world.log.iter().filter(|(level, _)| *level == Level::Error).count(), 1, "said once");
+    world.plan_fails_at = None;
+    world.tell(vec![Event::Tick]);
+    assert_eq!(world.servers(VIP, 80), [11, 12], "not before a second has passed");
+    world.wait(1);
+    assert_eq!(world.servers(VIP, 80), [11]);
+    assert!(world.status().warnings.is_empty());
+}
+
+/// What happens while a plan is being carried out is seen to afterwards.
+#[test]
+fn nothing_is_lost_while_a_plan_is_under_way() {
+    let mut world = World::serving(CONFIG, &BOTH);
+    world.plans_wait = true;
+    world.way("10.1.0.11", on_link("10.1.0.11", 1));
+    world.way("10.1.0.12", no_mac("10.1.0.12"));
+    assert_eq!(world.servers(VIP, 80), [11, 12]);
+    world.finish();
+    assert_eq!(world.servers(VIP, 80), [11]);
+    assert!(world.said("web/w2 DOWN: no MAC"));
+}
+
+/// A pool that moves keeps its health: probes are sent to where the records are, not to where they should be.
+#[test]
+fn a_plan_that_fails_does_not_lead_probes_astray() {
+    let mut world = World::serving(CONFIG, &BOTH);
+    let probes = world.probes.clone();
+    world.plan_fails_at = Some(1);
+    world.configure(&with("slots = 31", "slots = 37"));
+    assert_eq!(world.probes, probes);
+    world.plan_fails_at = None;
+    world.wait(2);
+    assert_ne!(world.probes, probes);
+    assert_eq!(world.servers(VIP, 80), [11, 12]);
+}
+
+/// A name that means another server now, while the tables are still those of the earlier one.
+#[test]
+fn a_plan_that_fails_does_not_judge_a_backend_by_another() {
+    let mut world = World::serving(CONFIG, &BOTH);
+    world.way("10.1.0.13", on_link("10.1.0.13", 0));
+    world.plan_fails_at = Some(0);
+    world.configure(&with("10.1.0.12", "10.1.0.13"));
+    world.probe();
+    assert_eq!(world.standing("w2"), (State::Down, "not checked yet".to_owned()));
+    world.plan_fails_at = None;
+    world.wait(2);
+    world.probe();
+    assert_eq!(world.standing("w2").0, State::Down);
+    assert_eq!(world.servers(VIP, 80), [11]);
+}
+
+#[test]
+fn an_outcome_of_an_earlier_probe_says_nothing() {
+    let mut world = World::serving(CONFIG, &BOTH);
+    let spec = world.probes[&id("web", "w1")].clone();
+    let failed = |mark| {
+        let result = Err(ProbeFailure::Refused { target: spec.target });
+        Event::Probe(ProbeOutcome { backend: id("web", "w1"), mark, took: Duration::ZERO, result })
+    };
+    (0..9).for_each(|_| world.tell(vec![failed(spec.mark + 1)]));
+    assert_eq!(world.standing("w1").0, State::Up);
+    (0..3).for_each(|_| world.tell(vec![failed(spec.mark)]));
+    assert_eq!(world.standing("w1").0, State::Down);
+}
+
+#[test]
+fn a_check_that_comes_or_goes_leaves_who_serves() {
+    let checked = "check = { type = \"tcp\", rise = 2, fall = 3 }";
+    let mut world = World::serving(&with(checked, ""), &BOTH);
+    world.alive.clear();
+    assert_eq!(world.standing("w1"), (State::Up, "no check".to_owned()));
+    assert!(world.probes.is_empty());
+    let log = world.log.len();
+    world.configure(CONFIG);
+    assert_eq!(world.servers(VIP, 80), [11, 12], "until the check says otherwise");
+    world.configure(&with(checked, ""));
+    assert_eq!(world.servers(VIP, 80), [11, 12]);
+    assert!(!world.log[log..].iter().any(|(_, line)| line.contains(" UP")), "{:?}", &world.log[log..]);
+    world.configure(CONFIG);
+    (0..3).for_each(|_| world.probe());
+    assert_eq!(world.servers(VIP, 80), [0]);
+}
+
+#[test]
+fn what_is_removed_leaves_nothing_behind() {
+    let mut world = World::serving(CONFIG, &BOTH);
+    let present = |world: &World| {
+        let memory = &world.memory;
+        let backends = memory.backends.iter().filter(|backend| backend.encap != 0).count();
+        (backends, memory.services.iter().filter(|service| service.slot_count != 0).count())
+    };
+    assert_eq!(present(&world), (2, 1));
+    world.configure(&with("[[pool.backend]]\nname = \"w2\"\naddress = \"10.1.0.12\"", ""));
+    assert_eq!((present(&world), world.servers(VIP, 80)), ((1, 1), vec![11]));
+    assert!(!world.probes.contains_key(&id("web", "w2")) && world.resolving.len() == 1);
+    let pool = CONFIG.split("[[service]]").next().unwrap();
+    world.configure(&pool.replace("\"tcp\",", "\"tcp\", port = 80,"));
+    assert_eq!((present(&world), world.servers(VIP, 80)), ((2, 0), vec![0]));
+    assert!(world.probes.is_empty(), "there is no VIP to probe it through");
+    world.configure("");
+    assert_eq!(present(&world), (0, 0));
+    assert!(world.resolving.is_empty());
+}
+
+#[test]
+fn counters_belong_to_a_service_and_a_backend() {
+    let mut world = World::serving(CONFIG, &BOTH);
+    let mut packets = vec![0u64; 64];
+    let mut count = |world: &mut World, server: u8, more: u64| {
+        let service = world.memory.services.iter().find(|service| service.slot_count != 0).unwrap();
+        let base = service.backend_base as usize;
+        let records = &world.memory.backends[base..base + service.backend_count as usize];
+        let number = records.iter().position(|backend| backend.hop().destination[5] == server).unwrap();
+        packets[service.counter_base as usize + number] += more;
+        let counter = |&packets: &u64| Counter { packets, bytes: 100 * packets };
+        let end = world.controller.counters_in_use() as usize;
+        let forwarded = packets[..end].iter().map(counter).collect();
+        world.now += Duration::from_secs(1);
+        world.tell(vec![Event::Counters(Counters { forwarded, reasons: vec![counter(&5)] })]);
+    };
+    let totals = |world: &mut World| {
+        let Response::Stats(stats) = world.ask(Request::Stats) else { panic!("no stats") };
+        let backends = stats.services[0].backends.iter().map(|b| (b.backend.clone(), b.traffic.packets));
+        (stats.services[0].traffic.packets, backends.collect::<Vec<_>>(), stats.reasons[0].traffic.packets)
+    };
+    count(&mut world, 11, 7);
+    count(&mut world, 12, 8);
+    let both = |a, b| vec![("w1".to_owned(), a), ("w2".to_owned(), b)];
+    assert_eq!(totals(&mut world), (15, both(7, 8), 5));
+
+    // Everything is taken away, and others come: what was counted before is not theirs.
+    world.configure("");
+    world.configure(&CONFIG.replace("\"w", "\"x").replace("\"xe", "\"we").replace("\"xww", "\"www"));
+    world.probe();
+    count(&mut world, 12, 1);
+    assert_eq!(totals(&mut world), (1, vec![("x1".to_owned(), 0), ("x2".to_owned(), 1)], 5));
+}

@@ -1,0 +1,283 @@
+//! All that is outside of the controller, in memory: tables that may fail, ways, servers, the file.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use lb_common::{
+    abi::{Limits, PROBE_MARK_MASK, ServiceKey},
+    addr::Addr,
+};
+
+use super::super::{Action, Applied, Controller, Event, Identity, Level, Token};
+use crate::{
+    api::{Edit, Request, Response, State, Status},
+    model::{
+        memory::{
+            Memory,
+            audit::{InFlight, audit, destinations},
+        },
+        next_hop::{NextHop, Unreachable},
+        probe::{BackendId, ProbeFailure, ProbeOutcome, ProbeSpec},
+        service::Name,
+    },
+};
+
+pub(super) const LIMITS: Limits =
+    Limits { index: 128, services: 64, slots: 8192, backends: 2048, counters: 8192 };
+
+pub(super) type Way = Result<NextHop, Unreachable>;
+
+/// The outside. What is not set up is as it should be: plans are carried out, files written; but nobody has a MAC and
+/// no server answers.
+pub(super) struct World {
+    pub(super) controller: Controller,
+    pub(super) now: Duration,
+    pub(super) memory: Memory,
+    in_flight: InFlight,
+    /// The ways there are, whether or not somebody asks.
+    pub(super) ways: BTreeMap<IpAddr, Way>,
+    pub(super) resolving: BTreeSet<IpAddr>,
+    pub(super) probes: BTreeMap<BackendId, ProbeSpec>,
+    /// Servers whose service answers.
+    pub(super) alive: BTreeSet<IpAddr>,
+    pub(super) file: String,
+    /// Why writing the file fails.
+    pub(super) disk_error: Option<String>,
+    /// Each plan fails after so many steps.
+    pub(super) plan_fails_at: Option<usize>,
+    /// Plans are not carried out for now.
+    pub(super) plans_wait: bool,
+    waiting: Option<Event>,
+    /// Steps carried out so far.
+    pub(super) steps: usize,
+    pub(super) log: Vec<(Level, String)>,
+    pub(super) replies: BTreeMap<Token, Response>,
+    next_token: Token,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        let identity = Identity { version: "1".to_owned(), pid: 1, config_path: "lb.toml".to_owned() };
+        Self {
+            controller: Controller::new(Duration::ZERO, LIMITS, identity),
+            now: Duration::ZERO,
+            memory: Memory::new(LIMITS),
+            in_flight: InFlight::default(),
+            ways: BTreeMap::new(),
+            resolving: BTreeSet::new(),
+            probes: BTreeMap::new(),
+            alive: BTreeSet::new(),
+            file: String::new(),
+            disk_error: None,
+            plan_fails_at: None,
+            plans_wait: false,
+            waiting: None,
+            steps: 0,
+            log: Vec::new(),
+            replies: BTreeMap::new(),
+            next_token: 0,
+        }
+    }
+
+    /// A world in which this is configured, and these servers have a MAC and answer.
+    pub(super) fn serving(config: &str, servers: &[&str]) -> Self {
+        let mut world = Self::new();
+        world.configure(config);
+        for server in servers {
+            world.way(server, on_link(server, 0));
+            world.alive.insert(server.parse().unwrap());
+        }
+        world.probe();
+        world
+    }
+
+    /// Tells the controller, carries out what it orders, tells it of that, and so on.
+    pub(super) fn tell(&mut self, events: Vec<Event>) {
+        let mut events = events;
+        while !events.is_empty() {
+            let actions = self.controller.handle(self.now, std::mem::take(&mut events));
+            for action in actions {
+                events.extend(self.carry_out(action));
+            }
+        }
+        if self.waiting.is_none() && self.plan_fails_at.is_none() {
+            assert_eq!(self.controller.installed(), &self.memory, "what is believed is not so");
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) -> Vec<Event> {
+        match action {
+            Action::Apply(changes) => {
+                assert!(self.waiting.is_none(), "a plan on top of another");
+                let done = self.plan_fails_at.map_or(changes.len(), |at| at.min(changes.len()));
+                for change in &changes[..done] {
+                    self.in_flight.apply(&mut self.memory, change);
+                    audit(&self.memory);
+                }
+                self.steps += done;
+                let error = (done < changes.len()).then(|| "the kernel said no".to_owned());
+                let applied = Event::Applied(Applied { done, error });
+                if self.plans_wait {
+                    self.waiting = Some(applied);
+                    return Vec::new();
+                }
+                vec![applied]
+            }
+            Action::Resolve(wanted) => {
+                let news: Vec<IpAddr> = wanted.difference(&self.resolving).copied().collect();
+                self.resolving = wanted;
+                let told = |target: IpAddr| Some((target, self.ways.get(&target)?.clone()));
+                news.into_iter()
+                    .filter_map(told)
+                    .map(|(target, state)| Event::NextHop { target, state })
+                    .collect()
+            }
+            Action::Probe(probes) => {
+                self.probes = probes;
+                Vec::new()
+            }
+            Action::WriteConfig { token, before, after } => {
+                let result = match &self.disk_error {
+                    Some(error) => Err(error.clone()),
+                    None if self.file != before => Err("changed by someone else".to_owned()),
+                    None => Ok(self.file = after),
+                };
+                vec![Event::ConfigWritten { token, result }]
+            }
+            Action::Reply { token, response } => {
+                assert!(self.replies.insert(token, response).is_none(), "answered twice");
+                Vec::new()
+            }
+            Action::Log(level, text) => {
+                self.log.push((level, text));
+                Vec::new()
+            }
+        }
+    }
+
+    /// The plan that waits is done.
+    pub(super) fn finish(&mut self) {
+        self.plans_wait = false;
+        let done = self.waiting.take().into_iter().collect();
+        self.tell(done);
+    }
+
+    /// Somebody saves the file.
+    pub(super) fn configure(&mut self, text: &str) {
+        text.clone_into(&mut self.file);
+        self.tell(vec![Event::ConfigText(text.to_owned())]);
+    }
+
+    pub(super) fn way(&mut self, address: &str, way: Way) {
+        let target = address.parse().unwrap();
+        self.ways.insert(target, way.clone());
+        if self.resolving.contains(&target) {
+            self.tell(vec![Event::NextHop { target, state: way }]);
+        }
+    }
+
+    /// Every probe is carried out once.
+    pub(super) fn probe(&mut self) {
+        let outcomes = self.probes.iter().map(|(backend, spec)| Event::Probe(self.outcome(backend, spec)));
+        let outcomes = outcomes.collect();
+        self.tell(outcomes);
+    }
+
+    fn outcome(&self, backend: &BackendId, spec: &ProbeSpec) -> ProbeOutcome {
+        let record = self.memory.backends[(spec.mark & !PROBE_MARK_MASK) as usize];
+        let reached = |server: &IpAddr| Addr::from(*server).octets()[15] == record.hop().destination[5];
+        let answers = record.encap != 0 && self.alive.iter().any(reached);
+        let failure = ProbeFailure::Refused { target: spec.target };
+        let result = if answers { Ok("connected".to_owned()) } else { Err(failure) };
+        ProbeOutcome { backend: backend.clone(), mark: spec.mark, took: Duration::from_millis(1), result }
+    }
+
+    pub(super) fn wait(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.now += Duration::from_secs(1);
+            self.tell(vec![Event::Tick]);
+        }
+    }
+
+    pub(super) fn ask(&mut self, request: Request) -> Response {
+        let (token, event) = self.request(request);
+        self.tell(vec![event]);
+        self.replies.remove(&token).expect("an answer")
+    }
+
+    /// An event that asks, and the token of its answer.
+    pub(super) fn request(&mut self, request: Request) -> (Token, Event) {
+        self.next_token += 1;
+        (self.next_token, Event::Request { token: self.next_token, request })
+    }
+
+    pub(super) fn edit(&mut self, edit: Edit) -> Response {
+        self.ask(Request::Edit(edit))
+    }
+
+    pub(super) fn status(&mut self) -> Status {
+        match self.ask(Request::Status) {
+            Response::Status(status) => *status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// State of a backend and why.
+    pub(super) fn standing(&mut self, backend: &str) -> (State, String) {
+        let Response::Health(views) = self.ask(Request::Health) else { panic!("no health") };
+        let view = views.into_iter().find(|view| view.backend == backend).expect(backend);
+        (view.state, view.reason)
+    }
+
+    /// Last bytes of the addresses of those servers that get flows for a VIP and port; 0 for none at all.
+    pub(super) fn servers(&self, vip: &str, port: u16) -> Vec<u8> {
+        let macs = self.flows(vip, port);
+        let servers: BTreeSet<u8> = macs.into_iter().map(|mac| mac.map_or(0, |mac| mac[5])).collect();
+        servers.into_iter().collect()
+    }
+
+    /// To which MAC some flows go.
+    pub(super) fn flows(&self, vip: &str, port: u16) -> Vec<Option<[u8; 6]>> {
+        let key = ServiceKey::new(Addr::from(vip.parse::<IpAddr>().unwrap()), 6, port);
+        destinations(&self.memory, &key)
+    }
+
+    pub(super) fn said(&self, text: &str) -> bool {
+        self.log.iter().any(|(_, line)| line.contains(text))
+    }
+}
+
+/// A server next door. Its MAC ends as its address does.
+pub(super) fn on_link(address: &str, version: u8) -> Way {
+    let address: IpAddr = address.parse().unwrap();
+    Ok(behind(address, address, version))
+}
+
+/// A server behind a gateway. The MAC is the server's own all the same, to tell who gets a packet.
+pub(super) fn behind(address: IpAddr, gateway: IpAddr, version: u8) -> NextHop {
+    let [.., last] = Addr::from(address).octets();
+    NextHop {
+        via: gateway,
+        interface: 3,
+        interface_name: "eth0".to_owned(),
+        source: [6; 6],
+        destination: [2, version, 0, 0, 0, last],
+        mtu: 1500,
+        local: None,
+    }
+}
+
+pub(super) fn no_mac(address: &str) -> Way {
+    Err(Unreachable::NoMac { via: address.parse().unwrap(), interface: "eth0".to_owned() })
+}
+
+pub(super) fn id(pool: &str, backend: &str) -> BackendId {
+    BackendId { pool: Name::new(pool).unwrap(), backend: Name::new(backend).unwrap() }
+}
+
+pub(super) fn target(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}

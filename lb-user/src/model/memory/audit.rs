@@ -1,0 +1,150 @@
+//! What must hold of the tables at any moment, for tests that change them step by step.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::{
+    abi::{Encap, Selector, Service, ServiceKey, Slot},
+    addr::Addr,
+    decide::{Decision, decide},
+    packet::Packet,
+    select::index_positions,
+};
+
+use super::{Change, Memory};
+
+/// Every key that the live copy of the index answers, and its service.
+///
+/// # Panics
+/// If a key cannot be found where it is looked for, or a slot of its service names a backend that is not there, or two
+/// services share what is not theirs.
+pub(crate) fn audit(memory: &Memory) -> BTreeMap<ServiceKey, Service> {
+    let Selector { copy, bits, salt } = Selector::from_word(memory.config.selector);
+    let base = (copy * memory.limits.index) as usize;
+    let mut found = BTreeMap::new();
+    let mut numbers = BTreeSet::new();
+    for (position, entry) in (0u32..).zip(&memory.index[base..base + (1 << bits)]) {
+        if entry.tail == 0 {
+            continue;
+        }
+        let key = ServiceKey::new(entry.vip, (entry.tail >> 16) as u8, entry.tail as u16);
+        assert!(
+            entry.matches(&key) && index_positions(&key, salt, bits).contains(&position),
+            "{key:?} is lost"
+        );
+        let service = memory.services[entry.service as usize];
+        assert_ne!(service.slot_count, 0, "{key:?} leads to service {}, which is not there", entry.service);
+        assert_eq!(found.insert(key, service), None, "{key:?} stands in the index twice");
+        numbers.insert(entry.service);
+    }
+    let services: Vec<Service> = numbers.iter().map(|&number| memory.services[number as usize]).collect();
+    for (place, service) in services.iter().enumerate() {
+        for &slot in slots(memory, service) {
+            assert_present(memory, service, slot);
+        }
+        for other in &services[..place] {
+            assert_apart(service, other);
+        }
+    }
+    found
+}
+
+/// The slots of a service.
+pub(crate) fn slots<'m>(memory: &'m Memory, service: &Service) -> &'m [Slot] {
+    &memory.slots[service.slot_base as usize..(service.slot_base + service.slot_count) as usize]
+}
+
+fn assert_present(memory: &Memory, service: &Service, slot: Slot) {
+    assert!(!slot.in_transition());
+    let Some(number) = slot.owner() else { return };
+    assert!(u32::from(number) < service.backend_count, "{slot:?} is not within {service:?}");
+    let backend = memory.backends[service.backend_base as usize + usize::from(number)];
+    assert!(Encap::from_byte(backend.encap).is_some(), "{slot:?} of {service:?} names an absent backend");
+    assert_ne!(memory.ports[usize::from(backend.hop().port)], 0, "{slot:?} of {service:?} leaves by no port");
+}
+
+/// Two services share a pool as a whole, or nothing; and never a counter.
+fn assert_apart(a: &Service, b: &Service) {
+    let apart = |(a, a_length): (u32, u32), (b, b_length): (u32, u32)| a + a_length <= b || b + b_length <= a;
+    let pool = |service: &Service| Service { counter_base: 0, ..*service };
+    assert!(
+        pool(a) == pool(b)
+            || apart((a.slot_base, a.slot_count), (b.slot_base, b.slot_count))
+                && apart((a.backend_base, a.backend_count), (b.backend_base, b.backend_count)),
+        "{a:?} and {b:?} overlap"
+    );
+    assert!(apart((a.counter_base, a.backend_count), (b.counter_base, b.backend_count)), "{a:?}, {b:?}");
+}
+
+/// To which MAC the flows of a few clients go, or none, for a (VIP, protocol, port).
+pub(crate) fn destinations(memory: &Memory, key: &ServiceKey) -> Vec<Option<[u8; 6]>> {
+    let packet = |source_port| Packet {
+        source: Addr::v4([198, 51, 100, 7]),
+        destination: key.vip,
+        source_port,
+        destination_port: key.port,
+        protocol: key.protocol,
+        tcp_flags: 0,
+        traffic_class: 0,
+        length: 100,
+        is_v4: key.vip.is_v4(),
+    };
+    (1024..1024 + 64)
+        .map(|port| match decide(memory, &packet(port)) {
+            Decision::Forward(forward) => Some(forward.hop.destination),
+            Decision::Pass(_) | Decision::Drop(_) => None,
+        })
+        .collect()
+}
+
+/// Everything that a packet may be reading that began at any moment since the last [`Change::Settle`].
+#[derive(Clone, Debug, Default)]
+pub(crate) struct InFlight {
+    copies: BTreeSet<u32>,
+    services: BTreeSet<u32>,
+    records: Vec<Service>,
+    backends: BTreeSet<u32>,
+    ports: BTreeSet<u32>,
+}
+
+impl InFlight {
+    /// Carries out a change.
+    ///
+    /// # Panics
+    /// If it writes anew what a packet may be reading.
+    pub(crate) fn apply(&mut self, memory: &mut Memory, change: &Change) {
+        match change {
+            Change::Port { number, .. } => assert!(!self.ports.contains(number), "{change:?}"),
+            Change::Backend { index, .. } => assert!(!self.backends.contains(index), "{change:?}"),
+            Change::Service { number, .. } => assert!(!self.services.contains(number), "{change:?}"),
+            Change::Index { copy, .. } => assert!(!self.copies.contains(copy), "{change:?}"),
+            Change::Settle => *self = Self::default(),
+            Change::Hop { .. } | Change::Slots(_) | Change::Config(_) => {}
+        }
+        memory.apply(change);
+        self.see(memory);
+        // Slots may change at any time, but must lead to backends whatever service a packet came by.
+        for service in &self.records {
+            for &slot in slots(memory, service) {
+                assert_present(memory, service, slot);
+            }
+        }
+    }
+
+    /// Adds what packets can reach from now on.
+    fn see(&mut self, memory: &Memory) {
+        let Selector { copy, bits, .. } = Selector::from_word(memory.config.selector);
+        let base = (copy * memory.limits.index) as usize;
+        self.copies.insert(copy);
+        for entry in memory.index[base..base + (1 << bits)].iter().filter(|entry| entry.tail != 0) {
+            let service = &memory.services[entry.service as usize];
+            if self.services.insert(entry.service) {
+                self.records.push(*service);
+            }
+            for number in slots(memory, service).iter().filter_map(|slot| slot.owner()) {
+                let index = service.backend_base + u32::from(number);
+                self.backends.insert(index);
+                self.ports.insert(u32::from(memory.backends[index as usize].hop().port));
+            }
+        }
+    }
+}

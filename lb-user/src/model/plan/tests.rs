@@ -1,0 +1,207 @@
+//! Plans, step by step: single changes here, any sequence of them in `properties`.
+
+mod properties;
+mod targets;
+mod timings;
+
+use super::*;
+use crate::model::{layout::Full, memory::audit::InFlight};
+use lb_common::abi::Limits;
+use targets::{SMALL, assert_arrived, hop, key, member, pool, service};
+
+/// Tables, where things stand in them, and what follows when a target is wanted.
+#[derive(Clone)]
+pub(super) struct World {
+    pub(super) memory: Memory,
+    pub(super) layout: Layout,
+    cache: TableCache,
+    in_flight: InFlight,
+}
+
+impl World {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            memory: Memory::new(limits),
+            layout: Layout::new(&limits),
+            cache: TableCache::default(),
+            in_flight: InFlight::default(),
+        }
+    }
+
+    /// Carries out one step.
+    pub(super) fn apply(&mut self, change: &Change) {
+        self.in_flight.apply(&mut self.memory, change);
+    }
+
+    /// Finds places for a target, and the steps to it.
+    pub(super) fn plan(&mut self, target: &Target) -> Result<Vec<Change>, Full> {
+        self.layout = self.layout.placed(target)?;
+        Ok(plan(&self.memory, &self.layout, target, &mut self.cache).unwrap())
+    }
+
+    /// Goes all the way to a target and returns the steps.
+    pub(super) fn go(&mut self, target: &Target) -> Vec<Change> {
+        let changes = self.plan(target).unwrap();
+        for change in &changes {
+            self.apply(change);
+        }
+        self.layout.release();
+        assert_arrived(&self.memory, target);
+        assert_eq!(self.plan(target), Ok(Vec::new()), "nothing is left to do");
+        changes
+    }
+}
+
+/// One pool of `backends` and one service.
+fn simple(backends: u8) -> Target {
+    Target {
+        pools: vec![pool(1, 251, (0..backends).map(|k| member(1, k, 100)).collect())],
+        services: vec![service(1, 1, vec![key(1, 80), key(1, 443)])],
+        ..Target::default()
+    }
+}
+
+#[test]
+fn a_weight_changes_the_slots_that_differ_and_nothing_else() {
+    let mut world = World::new(SMALL);
+    let mut target = simple(100);
+    world.go(&target);
+    let before = world.memory.slots.clone();
+    target.pools[0].members[42].weight = 50;
+    let changes = world.go(&target);
+    let [Change::Slots(slots)] = &changes[..] else { panic!("{changes:?}") };
+    let differing = before.iter().zip(&world.memory.slots).filter(|(a, b)| a != b).count();
+    assert_eq!(slots.len(), differing);
+    assert!((1..10).contains(&differing), "{differing} of 251 slots moved for half of a hundredth");
+}
+
+#[test]
+fn a_mac_is_a_single_step() {
+    let mut world = World::new(SMALL);
+    let mut target = simple(10);
+    world.go(&target);
+    target.pools[0].members[7].hop = Some(hop(1, 7, 3, 1));
+    let changes = world.go(&target);
+    assert!(matches!(changes[..], [Change::Hop { .. }]), "{changes:?}");
+}
+
+#[test]
+fn a_seed_is_a_single_step() {
+    let mut world = World::new(SMALL);
+    let mut target = simple(10);
+    world.go(&target);
+    target.seed = 7;
+    let changes = world.go(&target);
+    assert!(matches!(changes[..], [Change::Config(Config { seed: 7, .. })]), "{changes:?}");
+}
+
+/// Another name for the same server moves none of its slots to another server.
+#[test]
+fn a_renamed_backend_keeps_its_slots() {
+    let mut world = World::new(SMALL);
+    let target = simple(10);
+    world.go(&target);
+    let owner = |world: &World| -> Vec<Option<[u8; 6]>> {
+        let base = world.layout.pool(&target.pools[0].name).unwrap().backend_base as usize;
+        let mac =
+            |slot: &Slot| Some(world.memory.backends[base + usize::from(slot.owner()?)].hop().destination);
+        world.memory.slots[..251].iter().map(mac).collect()
+    };
+    let before = owner(&world);
+    let mut renamed = target.clone();
+    renamed.pools[0].members[3].name = targets::name('x', 3);
+    let changes = world.go(&renamed);
+    assert_eq!(owner(&world), before);
+    assert!(!changes.iter().any(|change| matches!(change, Change::Config(_) | Change::Service { .. })));
+}
+
+#[test]
+fn a_number_given_up_is_the_last_to_be_given_again() {
+    let mut world = World::new(SMALL);
+    let mut target = simple(4);
+    world.go(&target);
+    let number =
+        |world: &World, name: &Name| world.layout.pool(&targets::name('p', 1)).unwrap().numbers[name].0;
+    let given_up = number(&world, &targets::name('b', 3));
+    for k in 4..16 {
+        target.pools[0].members[3] = member(1, k, 100);
+        world.go(&target);
+        assert_ne!(number(&world, &targets::name('b', k)), given_up);
+    }
+    target.pools[0].members[3] = member(1, 16, 100);
+    world.go(&target);
+    assert_eq!(number(&world, &targets::name('b', 16)), given_up, "all others had their turn");
+}
+
+/// Every number of the pool is taken, and a backend is exchanged: the pool must move to do it.
+#[test]
+fn a_pool_without_a_free_number_moves() {
+    let mut world = World::new(SMALL);
+    world.go(&simple(8));
+    let mut target = simple(16);
+    world.go(&target);
+    assert_eq!(world.layout.pool(&targets::name('p', 1)).unwrap().capacity, 16);
+    target.pools[0].members[0] = member(1, 99, 100);
+    world.go(&target);
+    assert_eq!(world.layout.pool(&targets::name('p', 1)).unwrap().capacity, 32);
+}
+
+/// An interface that goes away between being reported and being used must not hold up every later plan.
+#[test]
+fn a_port_that_nobody_needs_is_not_set_and_one_given_up_is_cleared() {
+    let mut world = World::new(SMALL);
+    let mut target = simple(2);
+    world.go(&target);
+    target.pools[0].members[0].hop = Some(hop(1, 0, 9, 0));
+    let changes = world.plan(&target).unwrap();
+    assert!(matches!(changes[0], Change::Port { ifindex: 9, .. }), "{changes:?}");
+    // That step fails; the interface is gone.
+    target.pools[0].members[0].hop = None;
+    let changes = world.go(&target);
+    assert!(!changes.iter().any(|change| matches!(change, Change::Port { .. })), "{changes:?}");
+
+    target.pools[0].members[1].hop = None;
+    let changes = world.go(&target);
+    let cleared = |change: &Change| matches!(change, Change::Port { ifindex: 0, .. });
+    assert!(changes.iter().any(cleared), "{changes:?}");
+}
+
+#[test]
+fn what_is_full_says_so_and_leaves_the_layout_as_it_is() {
+    let limits = Limits { index: 16, services: 2, slots: 512, backends: 32, counters: 32 };
+    let mut three = simple(2);
+    three.services.extend([service(2, 1, vec![key(2, 80)]), service(3, 1, vec![key(3, 80)])]);
+    let mut large = simple(2);
+    large.pools[0].slots = 499;
+    let mut many = simple(2);
+    many.pools.extend([pool(2, 11, vec![member(2, 0, 1)]), pool(3, 11, vec![member(3, 0, 1)])]);
+    let mut counters = simple(17);
+    counters.services.push(service(2, 1, vec![key(2, 80)]));
+    let mut interfaces = simple(65);
+    for (ifindex, member) in (1..).zip(&mut interfaces.pools[0].members) {
+        member.hop.as_mut().unwrap().ifindex = ifindex;
+    }
+    for (target, what) in [
+        (&three, "no room for 1 more services: the tables were made for 2; restart lb to make larger ones"),
+        (&large, "no room for 499 more slots: the tables were made for 512; restart lb to make larger ones"),
+        (&many, "no room for 16 more backends: the tables were made for 32; restart lb to make larger ones"),
+        (
+            &counters,
+            "no room for 64 more backends: the tables were made for 32; restart lb to make larger ones",
+        ),
+        (
+            &interfaces,
+            "no room for 1 more interfaces: the tables were made for 64; restart lb to make larger ones",
+        ),
+    ] {
+        let mut world = World::new(limits);
+        world.go(&simple(2));
+        for _ in 0..40 {
+            assert_eq!(world.plan(target).unwrap_err().to_string(), what);
+        }
+        assert_eq!(world.plan(&simple(2)), Ok(Vec::new()), "the old target needs nothing");
+        let mut other = simple(2);
+        other.pools[0].members[0] = member(1, 9, 100);
+        world.go(&other);
+    }
+}

@@ -1,0 +1,82 @@
+//! Configurations as tests and the demo write them.
+
+use std::{fmt::Write as _, net::IpAddr};
+
+/// The text of a configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    text: String,
+}
+
+impl Config {
+    /// One that attaches to the lab's `eth0`.
+    pub fn new() -> Self {
+        Self { text: "# A laboratory's configuration.\n[lb]\ninterfaces = [\"eth0\"]\n".to_owned() }
+    }
+
+    /// Adds a pool; `check` is its inline table, empty for none.
+    pub fn pool(mut self, name: &str, check: &str, members: &[Member]) -> Self {
+        self.line("");
+        self.line("[[pool]]");
+        self.line(&format!("name = \"{name}\""));
+        if !check.is_empty() {
+            self.line(&format!("check = {{ {check} }}"));
+        }
+        for Member { name, address, via, weight } in members {
+            self.line("");
+            self.line("[[pool.backend]]");
+            self.line(&format!("name = \"{name}\""));
+            self.line(&format!("address = \"{address}\""));
+            self.line(&format!("via = \"{via}\""));
+            self.line(&format!("weight = {weight}"));
+        }
+        self
+    }
+
+    /// Adds a service.
+    pub fn service(mut self, name: &str, vip: IpAddr, ports: &[&str], pool: &str) -> Self {
+        self.line("");
+        self.line("[[service]]");
+        self.line(&format!("name = \"{name}\""));
+        self.line(&format!("vip = \"{vip}\""));
+        self.line(&format!("ports = {ports:?}"));
+        self.line(&format!("pool = \"{pool}\""));
+        self
+    }
+
+    /// The text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    fn line(&mut self, line: &str) {
+        writeln!(self.text, "{line}").expect("a String takes everything");
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A backend as a pool names it.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// Its own address.
+    pub address: IpAddr,
+    /// `l2` or `ipip`.
+    pub via: &'static str,
+    /// Its weight.
+    pub weight: u16,
+}
+
+impl Member {
+    /// With this weight.
+    pub fn weight(mut self, weight: u16) -> Self {
+        self.weight = weight;
+        self
+    }
+}
