@@ -63,7 +63,7 @@ fn a_backend_serves_after_its_way_and_its_first_success() {
     assert_eq!(world.standing("w1"), (State::Down, "not checked yet".to_owned()));
     let spec = &world.probes[&id("web", "w1")];
     assert_eq!((spec.target, spec.mark & 0xff00_0000), (target("192.0.2.10:80"), PROBE_MARK));
-    assert_eq!(world.memory.backends[(spec.mark & 0xff_ffff) as usize].hop().destination[5], 11);
+    assert_eq!(world.memory.backends[(spec.mark & 0xff_ffff) as usize].hop().destination()[5], 11);
     assert_eq!(world.servers(VIP, 80), [0]);
 
     world.alive.insert("10.1.0.11".parse().unwrap());
@@ -318,7 +318,7 @@ fn counters_belong_to_a_service_and_a_backend() {
         let service = world.memory.services.iter().find(|service| service.slot_count != 0).unwrap();
         let base = service.backend_base as usize;
         let records = &world.memory.backends[base..base + service.backend_count as usize];
-        let number = records.iter().position(|backend| backend.hop().destination[5] == server).unwrap();
+        let number = records.iter().position(|backend| backend.hop().destination()[5] == server).unwrap();
         packets[service.counter_base as usize + number] += more;
         let counter = |&packets: &u64| Counter { packets, bytes: 100 * packets };
         let end = world.controller.counters_in_use() as usize;

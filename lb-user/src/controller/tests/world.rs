@@ -188,7 +188,7 @@ impl World {
 
     fn outcome(&self, backend: &BackendId, spec: &ProbeSpec) -> ProbeOutcome {
         let record = self.memory.backends[(spec.mark & !PROBE_MARK_MASK) as usize];
-        let reached = |server: &IpAddr| Addr::from(*server).octets()[15] == record.hop().destination[5];
+        let reached = |server: &IpAddr| Addr::from(*server).octets()[15] == record.hop().destination()[5];
         let answers = record.encap != 0 && self.alive.iter().any(reached);
         let failure = ProbeFailure::Refused { target: spec.target };
         let result = if answers { Ok("connected".to_owned()) } else { Err(failure) };

@@ -59,7 +59,7 @@ fn assert_present(memory: &Memory, service: &Service, slot: Slot) {
     assert!(u32::from(number) < service.backend_count, "{slot:?} is not within {service:?}");
     let backend = memory.backends[service.backend_base as usize + usize::from(number)];
     assert!(Encap::from_byte(backend.encap).is_some(), "{slot:?} of {service:?} names an absent backend");
-    assert_ne!(memory.ports[usize::from(backend.hop().port)], 0, "{slot:?} of {service:?} leaves by no port");
+    assert_ne!(memory.ports[usize::from(backend.hop().port())], 0, "{slot:?} of {service:?} leaves by no port");
 }
 
 /// Two services share a pool as a whole, or nothing; and never a counter.
@@ -90,7 +90,7 @@ pub(crate) fn destinations(memory: &Memory, key: &ServiceKey) -> Vec<Option<[u8;
     };
     (1024..1024 + 64)
         .map(|port| match decide(memory, &packet(port)) {
-            Decision::Forward(forward) => Some(forward.hop.destination),
+            Decision::Forward(forward) => Some(forward.hop.destination()),
             Decision::Pass(_) | Decision::Drop(_) => None,
         })
         .collect()
@@ -143,7 +143,7 @@ impl InFlight {
             for number in slots(memory, service).iter().filter_map(|slot| slot.owner()) {
                 let index = service.backend_base + u32::from(number);
                 self.backends.insert(index);
-                self.ports.insert(u32::from(memory.backends[index as usize].hop().port));
+                self.ports.insert(u32::from(memory.backends[index as usize].hop().port()));
             }
         }
     }

@@ -104,7 +104,7 @@ fn a_renamed_backend_keeps_its_slots() {
     let owner = |world: &World| -> Vec<Option<[u8; 6]>> {
         let base = world.layout.pool(&target.pools[0].name).unwrap().backend_base as usize;
         let mac =
-            |slot: &Slot| Some(world.memory.backends[base + usize::from(slot.owner()?)].hop().destination);
+            |slot: &Slot| Some(world.memory.backends[base + usize::from(slot.owner()?)].hop().destination());
         world.memory.slots[..251].iter().map(mac).collect()
     };
     let before = owner(&world);

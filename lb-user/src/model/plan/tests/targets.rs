@@ -115,7 +115,7 @@ pub(super) fn assert_serving(memory: &Memory, pools: &BTreeMap<ServiceKey, u8>) 
     assert!(found.keys().eq(pools.keys()), "{found:?} instead of {pools:?}");
     for (key, service) in &found {
         for number in slots(memory, service).iter().filter_map(|slot| slot.owner()) {
-            let mac = backend(memory, service, number).hop().destination;
+            let mac = backend(memory, service, number).hop().destination();
             assert_eq!(mac[1], pools[key], "{key:?} leads into another pool");
         }
     }
@@ -146,7 +146,7 @@ pub(super) fn assert_arrived(memory: &Memory, target: &Target) {
             let got: Vec<_> = slots(memory, service).iter().map(owner).collect();
             let got: Vec<_> = got
                 .into_iter()
-                .map(|hop| hop.map(|hop| (hop.destination, memory.ports[usize::from(hop.port)])))
+                .map(|hop| hop.map(|hop| (hop.destination(), memory.ports[usize::from(hop.port())])))
                 .collect();
             let wanted: Vec<_> =
                 wanted.iter().map(|hop| hop.map(|hop| (hop.destination, hop.ifindex))).collect();
