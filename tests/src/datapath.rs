@@ -4,11 +4,12 @@
 //! Everything happens in a network namespace of its own, because the programs ask for interfaces that exist.
 
 pub mod fixture;
+pub mod namespace;
 pub mod target;
 pub mod ways;
 pub mod world;
 
-use std::{collections::BTreeMap, path::PathBuf, process::Command, thread};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
@@ -24,8 +25,8 @@ use lb_user::{
         traffic::Counters,
     },
 };
-use nix::sched::{CloneFlags, unshare};
 
+pub use self::namespace::{sh, within};
 use crate::packets::ETHERNET_LEN;
 
 /// Index of the interface that frames come in by, unless a test says otherwise: the namespace's loopback.
@@ -116,48 +117,12 @@ pub struct Rig {
     counted: Counters,
 }
 
-/// Runs a test with a rig in a new network namespace: `lo` is [`INGRESS`], and a veth pair [`EGRESS`] and [`THIRD`].
-///
-/// Without the privilege it says so and does nothing, or fails if `LB_REQUIRE_ROOT=1`.
+/// Runs a test with a rig in a namespace of its own, see [`within`].
 ///
 /// # Panics
-/// If the test does, or if the rig cannot be set up.
+/// If the test fails, or the rig cannot be set up.
 pub fn with_rig(test: impl FnOnce(&mut Rig) -> anyhow::Result<()> + Send + 'static) {
     within(|| test(&mut Rig::load(false)?));
-}
-
-/// Runs a test in such a namespace without a rig.
-///
-/// # Panics
-/// As [`with_rig`].
-pub fn within(test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) {
-    let run = move || {
-        if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
-            let required = std::env::var_os("LB_REQUIRE_ROOT").is_some_and(|value| value == "1");
-            ensure!(!required, "cannot make a network namespace: {error}");
-            eprintln!("SKIPPED: cannot make a network namespace: {error}");
-            return Ok(());
-        }
-        sh("ip link set lo up")?;
-        sh("ip link add egress index 2 type veth peer name third index 3")?;
-        sh("ip link set egress up && ip link set third up")?;
-        test()
-    };
-    match thread::spawn(run).join() {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => panic!("{error:#}"),
-        Err(panic) => std::panic::resume_unwind(panic),
-    }
-}
-
-/// Runs a command line in the namespace of this thread.
-///
-/// # Errors
-/// It cannot be started, or fails.
-pub fn sh(script: &str) -> anyhow::Result<()> {
-    let output = Command::new("sh").args(["-e", "-c", script]).output().with_context(|| script.to_owned())?;
-    ensure!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
 }
 
 impl Rig {
@@ -194,16 +159,31 @@ impl Rig {
     pub fn install_watched(
         &mut self,
         target: &Target,
-        mut watch: impl FnMut(&mut Self, &Change) -> anyhow::Result<()>,
+        watch: impl FnMut(&mut Self, &Change) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        self.layout = self.layout.placed(target)?;
-        for change in plan(&self.memory, &self.layout, target, &mut self.cache)? {
-            self.apply(&change)?;
-            watch(self, &change)?;
-        }
+        self.begin(target, usize::MAX, watch)?;
         self.layout.release();
         let more = plan(&self.memory, &self.layout, target, &mut self.cache)?;
         ensure!(more.is_empty(), "a plan carried out leaves something to do: {more:?}");
+        Ok(())
+    }
+
+    /// Goes the first so many steps of the way to a target and leaves it at that, as when the kernel refuses one.
+    ///
+    /// # Errors
+    /// As [`Rig::install_watched`].
+    pub fn begin(
+        &mut self,
+        target: &Target,
+        steps: usize,
+        mut watch: impl FnMut(&mut Self, &Change) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        self.layout = self.layout.placed(target)?;
+        let changes = plan(&self.memory, &self.layout, target, &mut self.cache)?;
+        for change in changes.iter().take(steps) {
+            self.apply(change)?;
+            watch(self, change)?;
+        }
         Ok(())
     }
 

@@ -1,15 +1,23 @@
 //! Plans under traffic: while one is carried out, step by step, no packet of a service that is served before and after
-//! is lost.
+//! is lost. `LB_TEST_SEED` repeats a run.
 
 use std::net::SocketAddr;
 
 use anyhow::{Context, ensure};
 use lb_common::abi::{DropReason, Reason, ServiceKey};
 use lb_tests::{
-    datapath::{Rig, target::name, with_rig, world::World},
-    packets::{Packet, protocol, random::Random},
+    datapath::{
+        INGRESS, Rig,
+        target::{hop, ipip, name, pool, service},
+        with_rig,
+        world::World,
+    },
+    packets::{
+        Packet, protocol,
+        random::{Random, seed_of_run},
+    },
 };
-use lb_user::model::plan::Target;
+use lb_user::model::plan::{Change, Target};
 
 /// Flows sent to each service after each step.
 const FLOWS: u16 = 6;
@@ -54,36 +62,45 @@ fn send(rig: &mut Rig, keys: &[ServiceKey]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Plans follow each other. Some stop half-way; now and then everything is another's.
 #[test]
 fn no_step_of_a_plan_loses_a_packet() {
-    let seed = 20;
+    const ROUNDS: usize = 250;
+    let seed = seed_of_run();
     with_rig(move |rig| {
         let mut random = Random::new(seed);
         let mut world = World::new(&mut random);
         rig.install(&world.target)?;
         let mut steps = 0;
-        for round in 0..250 {
-            let before = world.target.clone();
-            // Plans follow each other, and now and then everything is another's.
+        // What packets may meet: the last target that was reached, and those since that were only begun.
+        let mut met = vec![world.target.clone()];
+        for round in 0..ROUNDS {
             if round % 40 == 39 {
                 world = World::new(&mut random);
             } else {
                 world.evolve(&mut random);
             }
-            let keys: Vec<ServiceKey> = world
-                .keys()
-                .into_iter()
-                .filter(|key| [&before, &world.target].iter().all(|t| is_served(t, key)))
-                .collect();
-            rig.install_watched(&world.target, |rig, change| {
+            met.push(world.target.clone());
+            let is_safe = |key: &ServiceKey| met.iter().all(|target| is_served(target, key));
+            let keys: Vec<ServiceKey> = world.keys().into_iter().filter(is_safe).collect();
+            let watch = |rig: &mut Rig, change: &Change| {
                 steps += 1;
                 send(rig, &keys).with_context(|| format!("after {change:?}"))
-            })
-            .with_context(|| format!("round {round}, from {before:#?}\nto {:#?}", world.target))?;
-            send(rig, &keys).with_context(|| format!("round {round}, at the end"))?;
+            };
+            let is_left = met.len() < 4 && random.once_in(3);
+            let result = if is_left {
+                rig.begin(&world.target, random.below(8), watch)
+            } else {
+                rig.install_watched(&world.target, watch)
+            };
+            result
+                .with_context(|| format!("LB_TEST_SEED={seed}, round {round} on the way through {met:#?}"))?;
+            if !is_left {
+                met.drain(..met.len() - 1);
+            }
         }
         println!("{steps} steps");
-        ensure!(steps > 500, "only {steps} steps");
+        ensure!(steps > 2 * ROUNDS, "only {steps} steps");
         Ok(())
     });
 }
@@ -92,10 +109,6 @@ fn no_step_of_a_plan_loses_a_packet() {
 #[test]
 fn a_full_pool_changes_its_tunnel_source() {
     with_rig(|rig| {
-        use lb_tests::datapath::{
-            INGRESS,
-            target::{hop, ipip, pool, service},
-        };
         let backend =
             |number: u8| ipip(&format!("b{number}"), &format!("10.9.0.{number}"), hop(INGRESS, number));
         let mut target = Target {
