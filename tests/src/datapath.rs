@@ -4,10 +4,12 @@
 //! Everything happens in a network namespace of its own, because the programs ask for interfaces that exist.
 
 pub mod fixture;
+pub mod namespace;
 pub mod target;
+pub mod ways;
 pub mod world;
 
-use std::{collections::BTreeMap, path::PathBuf, process::Command, thread};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
@@ -23,8 +25,8 @@ use lb_user::{
         traffic::Counters,
     },
 };
-use nix::sched::{CloneFlags, unshare};
 
+pub use self::namespace::{sh, within};
 use crate::packets::ETHERNET_LEN;
 
 /// Index of the interface that frames come in by, unless a test says otherwise: the namespace's loopback.
@@ -39,6 +41,9 @@ pub const LIMITS: Limits = Limits { index: 512, services: 32, slots: 4096, backe
 
 /// The longest frame that a test may send: what fits a page beside headroom and tail.
 pub const LONGEST: usize = 3400;
+
+/// Bytes that a program can push before a frame: 256, less the kernel's own `struct xdp_frame`.
+pub const HEADROOM: usize = 216;
 
 /// What a program said about a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,57 +117,22 @@ pub struct Rig {
     counted: Counters,
 }
 
-/// Runs a test with a rig in a new network namespace: `lo` is [`INGRESS`], and a veth pair [`EGRESS`] and [`THIRD`].
-///
-/// Without the privilege it says so and does nothing, or fails if `LB_REQUIRE_ROOT=1`.
+/// Runs a test with a rig in a namespace of its own, see [`within`].
 ///
 /// # Panics
-/// If the test does, or if the rig cannot be set up.
+/// If the test fails, or the rig cannot be set up.
 pub fn with_rig(test: impl FnOnce(&mut Rig) -> anyhow::Result<()> + Send + 'static) {
-    within(|| test(&mut Rig::load()?));
-}
-
-/// Runs a test in such a namespace without a rig.
-///
-/// # Panics
-/// As [`with_rig`].
-pub fn within(test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) {
-    let run = move || {
-        if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
-            let required = std::env::var_os("LB_REQUIRE_ROOT").is_some_and(|value| value == "1");
-            ensure!(!required, "cannot make a network namespace: {error}");
-            eprintln!("SKIPPED: cannot make a network namespace: {error}");
-            return Ok(());
-        }
-        sh("ip link set lo up")?;
-        sh("ip link add egress index 2 type veth peer name third index 3")?;
-        sh("ip link set egress up && ip link set third up")?;
-        test()
-    };
-    match thread::spawn(run).join() {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => panic!("{error:#}"),
-        Err(panic) => std::panic::resume_unwind(panic),
-    }
-}
-
-/// Runs a command line in the namespace of this thread.
-///
-/// # Errors
-/// It cannot be started, or fails.
-pub fn sh(script: &str) -> anyhow::Result<()> {
-    let output = Command::new("sh").args(["-e", "-c", script]).output().with_context(|| script.to_owned())?;
-    ensure!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
+    within(|| test(&mut Rig::load(false)?));
 }
 
 impl Rig {
-    /// Loads every program, over empty tables.
+    /// Loads every program, over empty tables; with `log_packets` those that log every packet, which the verifier sees
+    /// as other programs.
     ///
     /// # Errors
     /// What the kernel edge says.
-    pub fn load() -> anyhow::Result<Self> {
-        let options = LoadOptions { limits: LIMITS, log_packets: false, pins: PathBuf::from("/nonexistent") };
+    pub fn load(log_packets: bool) -> anyhow::Result<Self> {
+        let options = LoadOptions { limits: LIMITS, log_packets, pins: PathBuf::from("/nonexistent") };
         let mut kernel = Kernel::load(&options)?;
         xdp(&mut kernel, name::DECAP)?.load()?;
         Ok(Self {
@@ -179,13 +149,41 @@ impl Rig {
     /// # Errors
     /// The target does not fit the tables, or the kernel refuses a step.
     pub fn install(&mut self, target: &Target) -> anyhow::Result<()> {
-        self.layout = self.layout.placed(target)?;
-        for change in plan(&self.memory, &self.layout, target, &mut self.cache)? {
-            self.apply(&change)?;
-        }
+        self.install_watched(target, |_, _| Ok(()))
+    }
+
+    /// The same, and after every step `watch` may look at what the balancer does.
+    ///
+    /// # Errors
+    /// As [`Rig::install`], and what `watch` says.
+    pub fn install_watched(
+        &mut self,
+        target: &Target,
+        watch: impl FnMut(&mut Self, &Change) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        self.begin(target, usize::MAX, watch)?;
         self.layout.release();
         let more = plan(&self.memory, &self.layout, target, &mut self.cache)?;
         ensure!(more.is_empty(), "a plan carried out leaves something to do: {more:?}");
+        Ok(())
+    }
+
+    /// Goes the first so many steps of the way to a target and leaves it at that, as when the kernel refuses one.
+    ///
+    /// # Errors
+    /// As [`Rig::install_watched`].
+    pub fn begin(
+        &mut self,
+        target: &Target,
+        steps: usize,
+        mut watch: impl FnMut(&mut Self, &Change) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        self.layout = self.layout.placed(target)?;
+        let changes = plan(&self.memory, &self.layout, target, &mut self.cache)?;
+        for change in changes.iter().take(steps) {
+            self.apply(change)?;
+            watch(self, change)?;
+        }
         Ok(())
     }
 
@@ -230,7 +228,15 @@ impl Rig {
     /// # Errors
     /// The kernel runs no program on it: it is shorter than an Ethernet header, or longer than [`LONGEST`].
     pub fn run_from(&mut self, ingress: u32, frame: &[u8]) -> anyhow::Result<Answer> {
-        run_xdp(&mut self.kernel, name::PROGRAM, ingress, frame)
+        run_xdp(&mut self.kernel, name::PROGRAM, ingress, 0, frame)
+    }
+
+    /// Sends a frame in by [`INGRESS`] with so many bytes free before it: at most [`HEADROOM`], a multiple of 4.
+    ///
+    /// # Errors
+    /// As [`Rig::run_from`]; older kernels let metadata take no more than 32 bytes of it.
+    pub fn run_with_headroom(&mut self, headroom: usize, frame: &[u8]) -> anyhow::Result<Answer> {
+        run_xdp(&mut self.kernel, name::PROGRAM, INGRESS, HEADROOM - headroom, frame)
     }
 
     /// Sends a frame to the program that strips outer headers.
@@ -238,7 +244,7 @@ impl Rig {
     /// # Errors
     /// As [`Rig::run_from`].
     pub fn decapsulate(&mut self, frame: &[u8]) -> anyhow::Result<Answer> {
-        run_xdp(&mut self.kernel, name::DECAP, INGRESS, frame)
+        run_xdp(&mut self.kernel, name::DECAP, INGRESS, 0, frame)
     }
 
     /// Sends a marked packet out by [`EGRESS`], past the program that steers probes.
@@ -332,19 +338,29 @@ pub fn xdp<'k>(kernel: &'k mut Kernel, program: &str) -> anyhow::Result<&'k mut 
     Ok(found.try_into()?)
 }
 
-fn run_xdp(kernel: &mut Kernel, program: &str, ingress: u32, frame: &[u8]) -> anyhow::Result<Answer> {
+/// Runs a program on a frame, of whose headroom `metadata` takes some bytes away.
+fn run_xdp(
+    kernel: &mut Kernel,
+    program: &str,
+    ingress: u32,
+    metadata: usize,
+    frame: &[u8],
+) -> anyhow::Result<Answer> {
+    let data = [&vec![0; metadata], frame].concat();
     // struct xdp_md (linux/bpf.h): data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-    let context = [0, u32::try_from(frame.len())?, 0, ingress, 0, 0].map(u32::to_ne_bytes).concat();
-    let mut out = vec![0; frame.len() + 64];
+    let (start, end) = (u32::try_from(metadata)?, u32::try_from(data.len())?);
+    let context = [start, end, 0, ingress, 0, 0].map(u32::to_ne_bytes).concat();
+    let mut out = vec![0; data.len() + 64];
     let result = xdp(kernel, program)?
         .test_run(TestRunOptions {
-            data_in: Some(frame),
+            data_in: Some(&data),
             data_out: Some(&mut out),
             ctx_in: Some(&context),
             ..TestRunOptions::new()
         })
         .with_context(|| format!("the kernel does not run {program} on {} bytes", frame.len()))?;
     out.truncate(result.data_size_out as usize);
+    out.drain(..metadata.min(out.len()));
     let (verdict, frame) = match result.return_value {
         0 => (Verdict::Aborted, out),
         1 => (Verdict::Drop, Vec::new()),

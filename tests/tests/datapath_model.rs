@@ -3,7 +3,7 @@
 //!
 //! `LB_TEST_SEED` repeats a run, `LB_TEST_PACKETS` makes it longer or shorter.
 
-use std::{env, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use anyhow::{Context, ensure};
 use lb_common::{
@@ -14,10 +14,13 @@ use lb_tests::{
     datapath::{
         Answer, EGRESS, INGRESS, LIMITS, Rig, THIRD, answer_of, can_run,
         target::{hop, ipip, l2, pool, service},
-        with_rig,
+        with_rig, within,
         world::{World, damage},
     },
-    packets::{Packet, generate, hex, random::Random},
+    packets::{
+        Packet, generate, hex,
+        random::{Random, from_environment, seed_of_run},
+    },
 };
 use lb_user::model::{
     plan::{Change, Target},
@@ -26,21 +29,12 @@ use lb_user::model::{
 };
 
 const PACKETS: usize = 200_000;
+/// Packets for the program that logs.
+const LOGGED: usize = 20_000;
 /// Packets between two changes of the balancer.
 const BATCH: usize = 400;
 /// Batches until a new balancer takes the place of the old one, over the same maps.
 const LIFE: usize = 25;
-
-fn from_environment<T: std::str::FromStr>(variable: &str) -> Option<T> {
-    let text = env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
-}
-
-/// A number that nobody chose.
-fn any_seed() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_nanos() as u64) >> 10
-}
 
 /// One frame and the interface it came in by.
 #[derive(Clone, Debug)]
@@ -54,14 +48,13 @@ struct Arrival {
 struct Tally {
     packets: usize,
     verdicts: [usize; 5],
-    reasons: std::collections::BTreeMap<&'static str, u64>,
+    reasons: BTreeMap<&'static str, u64>,
 }
 
 #[test]
 fn the_kernel_and_the_model_agree() {
-    let seed = from_environment("LB_TEST_SEED").unwrap_or_else(any_seed);
+    let seed = seed_of_run();
     let packets = from_environment("LB_TEST_PACKETS").unwrap_or(PACKETS);
-    println!("LB_TEST_SEED={seed} LB_TEST_PACKETS={packets}");
     with_rig(move |rig| {
         let mut tally = Tally::default();
         evolve(rig, seed, packets, &mut tally).with_context(|| format!("with LB_TEST_SEED={seed}"))?;
@@ -74,6 +67,17 @@ fn the_kernel_and_the_model_agree() {
             }
         }
         Ok(())
+    });
+}
+
+/// The program that logs is another one to the verifier and the JIT.
+#[test]
+fn the_program_that_logs_agrees_as_well() {
+    let seed = seed_of_run();
+    within(move || {
+        let mut rig = Rig::load(true)?;
+        evolve(&mut rig, seed, LOGGED, &mut Tally::default())
+            .with_context(|| format!("with LB_TEST_SEED={seed}"))
     });
 }
 

@@ -1,6 +1,29 @@
 //! Random numbers that come again when the seed does.
 
-use std::fmt::Debug;
+use std::{
+    env,
+    fmt::Debug,
+    str::FromStr,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// A number from the environment.
+///
+/// # Panics
+/// If the variable is set to something else.
+pub fn from_environment<T: FromStr>(variable: &str) -> Option<T> {
+    let text = env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
+}
+
+/// The seed of this run: `LB_TEST_SEED`, else one that nobody chose. Tells what it is.
+pub fn seed_of_run() -> u64 {
+    let any =
+        || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64 >> 10);
+    let seed = from_environment("LB_TEST_SEED").unwrap_or_else(any);
+    println!("LB_TEST_SEED={seed}");
+    seed
+}
 
 /// SplitMix64 (Steele, Lea and Flood 2014).
 #[derive(Clone, Debug)]
