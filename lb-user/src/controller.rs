@@ -4,8 +4,8 @@
 //! installed meet here; how the one becomes the other is the model's business. No I/O, no clock, no async.
 
 mod event;
-mod requests;
 mod leaving;
+mod requests;
 mod standing;
 #[cfg(test)]
 mod tests;
@@ -21,6 +21,7 @@ use std::{
 use lb_common::abi::{Limits, Reason};
 
 pub use self::event::{Action, Applied, Event, Identity, Level, Token};
+use self::leaving::Leaving;
 use self::standing::{Member, carried_over, reason_of, state_of};
 use crate::{
     api::{ConfigView, InterfaceView, State},
@@ -34,6 +35,7 @@ use crate::{
         probe::{BackendId, ProbeOutcome, ProbeSpec},
         service::{Backend, CheckKind, Desired, Name, Pool},
         traffic::Meter,
+        transition::{Summary, Watch},
     },
 };
 
@@ -334,8 +336,12 @@ impl Controller {
 
     /// Asks for the ways to the backends.
     fn follow_addresses(&mut self, actions: &mut Vec<Action>) {
-        let wanted: BTreeSet<IpAddr> =
-            self.desired.backends().map(|(_, (_, backend))| backend.address).chain(self.leaving_addresses()).collect();
+        let wanted: BTreeSet<IpAddr> = self
+            .desired
+            .backends()
+            .map(|(_, (_, backend))| backend.address)
+            .chain(self.leaving_addresses())
+            .collect();
         if wanted != self.resolving {
             self.next_hops.retain(|address, _| wanted.contains(address));
             self.resolving.clone_from(&wanted);

@@ -42,7 +42,7 @@ use crate::{
         socket::{Call, Socket},
     },
     exit::{Exit, Failure},
-    model::{layout, plan::Change, probe::ProbeOutcome, service::Desired},
+    model::{layout, plan::Change, probe::ProbeOutcome, service::Desired, transition::FlowReading},
 };
 
 /// How often counters are read and time passes for the controller.
@@ -129,6 +129,7 @@ fn limits_for(desired: &Desired) -> Limits {
             desired.services.iter().map(|service| backends_of(&service.pool)).sum(),
             default.counters,
         ),
+        flow_buckets: default.flow_buckets,
     }
 }
 
@@ -151,13 +152,19 @@ struct Inbox {
 }
 
 impl Daemon {
-    fn start(kernel: Kernel, file: ConfigFile, started: Instant, config_path: &str) -> anyhow::Result<Self> {
+    fn start(
+        mut kernel: Kernel,
+        file: ConfigFile,
+        started: Instant,
+        config_path: &str,
+    ) -> anyhow::Result<Self> {
         let (neighbour_events, neighbours_inbox) = mpsc::unbounded_channel();
         let (outcomes, probes_inbox) = mpsc::unbounded_channel();
         let identity = Identity {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: process::id(),
             config_path: config_path.to_owned(),
+            ticks_per_second: kernel.ticks_per_second().context("cannot find out the kernel's clock")?,
         };
         Ok(Self {
             started,
@@ -273,6 +280,15 @@ impl Daemon {
             Action::Apply(changes) => return Some(Event::Applied(self.apply(&changes))),
             Action::Resolve(targets) => self.neighbours.want(targets),
             Action::Probe(probes) => self.probes.set(probes),
+            Action::ReadFlows => {
+                return match self.kernel.now() {
+                    Ok(now) => Some(Event::Flows(FlowReading { now, flows: self.kernel.flows() })),
+                    Err(error) => {
+                        tracing::error!("cannot read the clock: {:#}", anyhow::Error::from(error));
+                        None
+                    }
+                };
+            }
             Action::WriteConfig { token, before, after } => {
                 let result = self.file.replace(&before, &after).await.map_err(|error| error.to_string());
                 return Some(Event::ConfigWritten { token, result });

@@ -48,6 +48,9 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// Which word of the record `standing` is.
+    pub const STANDING_WORD: usize = core::mem::offset_of!(Self, standing) / 8;
+
     /// What it is and may take at this moment.
     #[inline(always)]
     pub fn standing(&self) -> Standing {

@@ -38,6 +38,7 @@ pub static LB: TableKeys = TableKeys {
         Key { name: "seed", example: "seed = \"0x5eed0f1ee7\"" },
         Key { name: "tunnel_source", example: "tunnel_source = \"172.16.0.0/16\"" },
         Key { name: "tunnel_source6", example: "tunnel_source6 = \"100::/64\"" },
+        Key { name: "transition_max", example: "transition_max = \"1h\"" },
     ],
 };
 
@@ -48,6 +49,7 @@ pub static POOL: TableKeys = TableKeys {
         Key { name: "name", example: "name = \"web\"" },
         Key { name: "slots", example: "slots = 16381" },
         Key { name: "check", example: "check = { type = \"tcp\" }" },
+        Key { name: "on_down", example: "on_down = \"reset\"" },
         Key { name: "backend", example: "[[pool.backend]]" },
     ],
 };
@@ -88,6 +90,10 @@ pub static SERVICE: TableKeys = TableKeys {
         Key { name: "vip", example: "vip = \"192.0.2.10\"" },
         Key { name: "ports", example: "ports = [\"tcp/80\"]" },
         Key { name: "pool", example: "pool = \"web\"" },
+        Key { name: "tracking", example: "tracking = \"transition\"" },
+        Key { name: "idle", example: "idle = \"5m\"" },
+        Key { name: "udp_idle", example: "udp_idle = \"30s\"" },
+        Key { name: "echo", example: "echo = true" },
     ],
 };
 

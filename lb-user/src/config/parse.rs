@@ -10,16 +10,22 @@ use toml_edit::{Document, Item};
 use super::{
     error::{ConfigErrors, Problem},
     keys,
-    reader::{Node, Placed, Report, integer, integer_in, one_of, text},
+    reader::{Node, Placed, Report, boolean, integer, integer_in, one_of, text},
     value,
 };
 use crate::model::service::{
-    AdminState, Backend, Check, CheckKind, DEFAULT_SLOTS, DEFAULT_WEIGHT, Desired, MAX_WEIGHT, Name, Pool,
-    Service, ServicePort, Settings, Via, XdpMode,
+    AdminState, Backend, Check, CheckKind, DEFAULT_SLOTS, DEFAULT_WEIGHT, Desired, FlowPolicy, MAX_WEIGHT,
+    Name, OnDown, Pool, Service, ServicePort, Settings, Tracking, Via, XdpMode,
 };
 
 /// Most backends of a pool: their numbers fit a slot, and one more marks the empty slot.
 pub(super) const MAX_BACKENDS: usize = Slot::MAX_BACKENDS as usize - 1;
+
+/// Range of idle times.
+const IDLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(86_400));
+
+/// Range of the longest transition.
+const LONGEST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(604_800));
 
 /// Intervals and time-outs lie in this range.
 const INTERVALS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(3600));
@@ -77,13 +83,20 @@ struct PoolDraft<'a> {
     slots: u32,
     check: Option<Check>,
     check_names_no_port: bool,
+    on_down: OnDown,
     backends: Vec<BackendDraft<'a>>,
 }
 
 impl PoolDraft<'_> {
     fn finish(self) -> Option<Pool> {
         let backends = self.backends.into_iter().filter_map(BackendDraft::finish).collect();
-        Some(Pool { name: self.name?.value, slots: self.slots, check: self.check, backends })
+        Some(Pool {
+            name: self.name?.value,
+            slots: self.slots,
+            check: self.check,
+            on_down: self.on_down,
+            backends,
+        })
     }
 }
 
@@ -116,13 +129,22 @@ struct ServiceDraft<'a> {
     ports: Vec<Placed<ServicePort>>,
     all_ports_read: bool,
     pool: Option<Placed<String>>,
+    flows: FlowPolicy,
+    echo: bool,
 }
 
 impl ServiceDraft<'_> {
     fn finish(self) -> Option<Service> {
         let ports = self.ports.into_iter().map(|port| port.value).collect();
         let pool = Name::new(&self.pool?.value).ok()?;
-        Some(Service { name: self.name?.value, vip: self.vip?.value, ports, pool })
+        Some(Service {
+            name: self.name?.value,
+            vip: self.vip?.value,
+            ports,
+            pool,
+            flows: self.flows,
+            echo: self.echo,
+        })
     }
 
     fn name(&self) -> Option<Name> {
@@ -150,7 +172,9 @@ fn read_settings(node: &Node<'_>) -> Settings {
     let modes = &[("auto", XdpMode::Auto), ("native", XdpMode::Native), ("generic", XdpMode::Generic)];
     let prefix =
         |key, rule| node.optional(key, |item| value::prefix(text(item)?, rule)).map(|prefix| prefix.value);
+    let longest = node.optional("transition_max", |item| duration_within(item, LONGEST.0, LONGEST.1));
     Settings {
+        transition_max: longest.map_or(default.transition_max, |longest| longest.value),
         interfaces: read_interfaces(node),
         xdp: node.optional("xdp", one_of(modes)).map_or(default.xdp, |xdp| xdp.value),
         tunnel_source_v4: match prefix("tunnel_source", &value::OUTER_V4) {
@@ -206,7 +230,9 @@ fn read_pool(node: Node<'_>) -> PoolDraft<'_> {
     }
     across::unique_names("backend", backends.iter().map(|backend| (&backend.node, backend.name.as_ref())));
     across::unique_addresses(&backends);
-    PoolDraft { node, name, slots, check, check_names_no_port, backends }
+    let choices = &[("reset", OnDown::Reset), ("keep", OnDown::Keep)];
+    let on_down = node.optional("on_down", one_of(choices)).map(|choice| choice.value).unwrap_or_default();
+    PoolDraft { node, name, slots, check, check_names_no_port, on_down, backends }
 }
 
 fn read_backend(node: Node<'_>) -> BackendDraft<'_> {
@@ -306,6 +332,24 @@ fn read_service(node: Node<'_>) -> ServiceDraft<'_> {
         all_ports_read: written.is_some_and(|written| written.value == ports.len()),
         ports,
         pool: node.required("pool", |item| text(item).map(str::to_owned)),
+        flows: read_flows(&node),
+        echo: node.optional("echo", boolean).is_none_or(|echo| echo.value),
         node,
+    }
+}
+
+fn read_flows(node: &Node<'_>) -> FlowPolicy {
+    let default = FlowPolicy::default();
+    let trackings =
+        &[("transition", Tracking::Transition), ("always", Tracking::Always), ("never", Tracking::Never)];
+    let tracking = node.optional("tracking", one_of(trackings)).map(|tracking| tracking.value);
+    let idle = |key, default| {
+        node.optional(key, |item| duration_within(item, IDLE.0, IDLE.1)).map_or(default, |idle| idle.value)
+    };
+    FlowPolicy {
+        tcp: tracking.unwrap_or(default.tcp),
+        udp: tracking.unwrap_or(default.udp),
+        idle: idle("idle", default.idle),
+        udp_idle: idle("udp_idle", default.udp_idle),
     }
 }

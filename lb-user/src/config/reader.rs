@@ -235,6 +235,11 @@ pub(super) fn integer(item: &Item) -> Result<i64, Problem> {
     item.as_integer().ok_or(Problem::WrongType { expected: "an integer", found: item.type_name() })
 }
 
+/// `true` or `false`.
+pub(super) fn boolean(item: &Item) -> Result<bool, Problem> {
+    item.as_bool().ok_or(Problem::WrongType { expected: "true or false", found: item.type_name() })
+}
+
 /// A whole number of a range.
 pub(super) fn integer_in<T>(range: RangeInclusive<T>) -> impl FnOnce(&Item) -> Result<T, Problem>
 where

@@ -64,7 +64,10 @@ impl Controller {
         for pool in &self.desired.pools {
             let Some(place) = self.layout.pool(&pool.name) else { continue };
             let services = self.desired.services_of(&pool.name);
-            let idle = services.map(|service| service.idle.max(service.udp_idle)).max().unwrap_or_default();
+            let idle = services
+                .map(|service| service.flows.idle.max(service.flows.udp_idle))
+                .max()
+                .unwrap_or_default();
             let patience = Patience { idle, longest: self.desired.settings.transition_max };
             let hz = self.identity.ticks_per_second;
             let summary = self.watch.look(now, &self.installed, place, reading, hz, patience);
@@ -92,7 +95,9 @@ impl Controller {
             .layout
             .pool(&leaving.pool)
             .and_then(|place| place.numbers.get(&self.identity_of(&leaving.backend)).copied());
-        let (Some(number), Some(summary)) = (number, self.transitions.get(&leaving.pool)) else { return false };
+        let (Some(number), Some(summary)) = (number, self.transitions.get(&leaving.pool)) else {
+            return false;
+        };
         summary.leaving.contains_key(&number) || summary.by_number.contains_key(&number)
     }
 

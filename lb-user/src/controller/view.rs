@@ -107,11 +107,11 @@ impl Controller {
                 *count += 1;
             }
         }
-        place
-            .numbers
-            .iter()
-            .map(|(name, &(number, _))| (name.clone(), by_number[usize::from(number)]))
-            .collect()
+        let owned = |backend: &Backend| {
+            let number = place.numbers.get(&self.identity_of(backend))?;
+            Some((backend.name.clone(), by_number[usize::from(*number)]))
+        };
+        pool.backends.iter().filter_map(owned).collect()
     }
 
     pub(super) fn health_views(&self, now: Duration) -> Vec<HealthView> {
@@ -153,6 +153,7 @@ impl Controller {
             verdict: match reason {
                 lb_common::abi::Reason::Pass(_) => "pass",
                 lb_common::abi::Reason::Drop(_) => "drop",
+                lb_common::abi::Reason::Note(_) => "note",
             }
             .to_owned(),
             text: reason.text().to_owned(),

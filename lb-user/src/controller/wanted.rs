@@ -50,14 +50,14 @@ impl Controller {
         let mut of_vip = desired.services.iter().filter(|other| other.vip == service.vip);
         let is_first = of_vip.next().is_some_and(|first| first.name == service.name);
         let echo = service.echo || is_first && of_vip.any(|other| other.echo);
-        let tracking = abi::Tracking::bits(service.tracking_tcp.into(), service.tracking_udp.into());
+        let tracking = abi::Tracking::bits(service.flows.tcp.into(), service.flows.udp.into());
         ServiceTarget {
             name: service.name.clone(),
             keys: ports.chain(is_first.then(|| ServiceKey::vip(vip))).collect(),
             pool: service.pool.clone(),
             flags: tracking | if echo { abi::Service::ECHO } else { 0 },
-            tcp_idle: ticks(service.idle, self.identity.ticks_per_second),
-            udp_idle: ticks(service.udp_idle, self.identity.ticks_per_second),
+            tcp_idle: ticks(service.flows.idle, self.identity.ticks_per_second),
+            udp_idle: ticks(service.flows.udp_idle, self.identity.ticks_per_second),
         }
     }
 
@@ -83,7 +83,8 @@ impl Controller {
             }
         };
         let leaving = self.leaving.iter().filter(|leaving| leaving.pool == pool.name).map(|leaving| {
-            let hop = usable(&leaving.backend, self.next_hops.get(&leaving.backend.address)).ok().map(hop_target);
+            let hop =
+                usable(&leaving.backend, self.next_hops.get(&leaving.backend.address)).ok().map(hop_target);
             MemberTarget {
                 address: leaving.backend.address,
                 tunnelled: leaving.backend.via == Via::Ipip,
@@ -95,7 +96,7 @@ impl Controller {
         PoolTarget {
             name: pool.name.clone(),
             slots: pool.slots,
-            is_tracked: desired.services_of(&pool.name).any(|service| service.tracking_tcp != Tracking::Never),
+            is_tracked: desired.services_of(&pool.name).any(|service| service.flows.tcp != Tracking::Never),
             members: pool.backends.iter().map(member).chain(leaving).collect(),
         }
     }

@@ -9,13 +9,14 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
     path::PathBuf,
+    time::{Duration, Instant},
 };
 
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{DevMap, Map},
     programs::{
-        ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode as AyaMode,
+        ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp, XdpMode as AyaMode,
         links::{FdLink, PinnedLink},
         tc::{self, SchedClassifierLink},
         xdp::XdpLink,
@@ -24,8 +25,8 @@ use aya::{
 };
 use lb_common::{
     abi::{
-        ABI_VERSION, Backend, Config, Counter, IndexEntry, Limits, MAX_PORTS, Reason, SLOTS_PER_LINE,
-        Service, SlotLine, name,
+        ABI_VERSION, Backend, Bucket, Config, Counter, IndexEntry, Limits, MAX_PORTS, Reason, SLOTS_PER_LINE,
+        Service, SlotLine, Ticks, name,
     },
     wire::pod::Pod,
 };
@@ -137,6 +138,8 @@ struct MappedTables {
     index: MappedArray<IndexEntry>,
     services: MappedArray<Service>,
     slots: MappedArray<SlotLine>,
+    previous: MappedArray<SlotLine>,
+    flows: MappedArray<Bucket>,
     backends: MappedArray<Backend>,
     ports: MappedArray<u32>,
     counters: MappedArray<Counter>,
@@ -164,22 +167,29 @@ impl Kernel {
             .map_max_entries(name::INDEX, 2 * limits.index)
             .map_max_entries(name::SERVICES, limits.services)
             .map_max_entries(name::SLOTS, limits.slots / SLOTS_PER_LINE)
+            .map_max_entries(name::PREVIOUS, limits.slots / SLOTS_PER_LINE)
+            .map_max_entries(name::FLOWS, limits.flow_buckets)
+            .map_max_entries(name::BUDGETS, cpus)
             .map_max_entries(name::BACKENDS, limits.backends)
             .map_max_entries(name::COUNTERS, cpus * limits.counters)
             .map_max_entries(name::REASONS, cpus * Reason::COUNT)
             .override_global(name::INDEX_ENTRIES, &limits.index, true)
             .override_global(name::COUNTERS_PER_CPU, &limits.counters, true)
+            .override_global(name::FLOW_MASK, &(limits.flow_buckets - 1), true)
             .override_global(aya_log::LEVEL, &log_level, true)
             .load(OBJECT)
             .map_err(|error| KernelError::Load(Box::new(error)))?;
         let refused = |program| move |source| KernelError::Program { program, source: Box::new(source) };
         xdp(&mut ebpf, name::PROGRAM)?.load().map_err(refused(name::PROGRAM))?;
         classifier(&mut ebpf, name::PROBE)?.load().map_err(refused(name::PROBE))?;
+        xdp(&mut ebpf, name::CLOCK)?.load().map_err(refused(name::CLOCK))?;
         let tables = MappedTables {
             config: mapped(&ebpf, name::CONFIG, 1)?,
             index: mapped(&ebpf, name::INDEX, 2 * limits.index)?,
             services: mapped(&ebpf, name::SERVICES, limits.services)?,
             slots: mapped(&ebpf, name::SLOTS, limits.slots / SLOTS_PER_LINE)?,
+            previous: mapped(&ebpf, name::PREVIOUS, limits.slots / SLOTS_PER_LINE)?,
+            flows: mapped(&ebpf, name::FLOWS, limits.flow_buckets)?,
             backends: mapped(&ebpf, name::BACKENDS, limits.backends)?,
             ports: mapped(&ebpf, name::PORTS, MAX_PORTS)?,
             counters: mapped(&ebpf, name::COUNTERS, cpus * limits.counters)?,
@@ -192,6 +202,38 @@ impl Kernel {
     /// The loaded programs, for whoever runs them by `BPF_PROG_TEST_RUN` or reads their log.
     pub fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
+    }
+
+    /// The clock that flows are remembered by.
+    ///
+    /// # Errors
+    /// [`KernelError::Program`].
+    pub fn now(&mut self) -> Result<Ticks, KernelError> {
+        self.jiffies().map(|jiffies| Ticks::new(u64::from(jiffies)))
+    }
+
+    fn jiffies(&mut self) -> Result<u32, KernelError> {
+        let options = TestRunOptions { data_in: Some(&[0; 64]), ..TestRunOptions::default() };
+        let run = xdp(&mut self.ebpf, name::CLOCK)?.test_run(options);
+        run.map(|run| run.return_value)
+            .map_err(|source| KernelError::Program { program: name::CLOCK, source: Box::new(source) })
+    }
+
+    /// How fast that clock is: a constant of the kernel's build, which no interface tells. Takes a moment.
+    ///
+    /// # Errors
+    /// [`KernelError::Program`].
+    pub fn ticks_per_second(&mut self) -> Result<u32, KernelError> {
+        /// Every choice of CONFIG_HZ.
+        const CHOICES: [u32; 5] = [100, 250, 300, 1000, 1024];
+        let start = (Instant::now(), self.jiffies()?);
+        std::thread::sleep(Duration::from_millis(120));
+        let ticks = self.jiffies()?.wrapping_sub(start.1);
+        let measured = f64::from(ticks) / start.0.elapsed().as_secs_f64();
+        let nearest = CHOICES
+            .into_iter()
+            .min_by(|a, b| (f64::from(*a) - measured).abs().total_cmp(&(f64::from(*b) - measured).abs()));
+        Ok(nearest.unwrap_or(250))
     }
 
     /// Sizes of the tables.
@@ -324,6 +366,14 @@ impl Kernel {
             Change::Hop { index, hop } => {
                 for (word, value) in hop.to_words().into_iter().enumerate() {
                     tables.backends.store_word(*index as usize, word, value);
+                }
+            }
+            Change::Standing { index, standing } => {
+                tables.backends.store_word(*index as usize, Backend::STANDING_WORD, standing.to_word());
+            }
+            Change::Previous(slots) => {
+                for &(place, slot) in slots {
+                    tables.previous.store_half(place as usize, slot.0);
                 }
             }
             Change::Slots(slots) => {

@@ -93,6 +93,11 @@ impl Flows {
         Self(vec![Cell::new(Flow::default()); buckets as usize * WAYS])
     }
 
+    /// A table read from elsewhere, place by place.
+    pub fn of(flows: impl IntoIterator<Item = Flow>) -> Self {
+        Self(flows.into_iter().map(Cell::new).collect())
+    }
+
     /// Every remembered flow.
     pub fn iter(&self) -> impl Iterator<Item = Flow> {
         self.0.iter().map(Cell::get).filter(|flow| flow.id != 0)

@@ -263,23 +263,34 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Name of its pool, which exists.
     pub pool: Name,
-    /// When TCP flows are remembered.
-    pub tracking_tcp: Tracking,
-    /// When other flows are remembered.
-    pub tracking_udp: Tracking,
-    /// After this long without a packet a remembered TCP flow is over.
-    pub idle: Duration,
-    /// The same for other flows.
-    pub udp_idle: Duration,
+    /// Which of its flows are remembered, and for how long.
+    pub flows: FlowPolicy,
     /// Whether echo requests to the VIP are answered. A VIP of several services answers if one of them wants it to.
     pub echo: bool,
 }
 
-impl Service {
-    /// After how long a remembered TCP flow is over where the file does not say.
-    pub const IDLE: Duration = Duration::from_secs(300);
-    /// The same for other flows.
-    pub const UDP_IDLE: Duration = Duration::from_secs(30);
+/// Which flows of a service are remembered, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowPolicy {
+    /// When TCP flows are.
+    pub tcp: Tracking,
+    /// When others are.
+    pub udp: Tracking,
+    /// After this long without a packet a TCP flow is over.
+    pub idle: Duration,
+    /// The same for others.
+    pub udp_idle: Duration,
+}
+
+impl Default for FlowPolicy {
+    fn default() -> Self {
+        Self {
+            tcp: Tracking::Transition,
+            udp: Tracking::Always,
+            idle: Duration::from_secs(300),
+            udp_idle: Duration::from_secs(30),
+        }
+    }
 }
 
 /// When the flows of a service are remembered, so that they stay on their backend. In the file: `tracking`.

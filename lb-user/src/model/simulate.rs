@@ -4,12 +4,12 @@
 //! together.
 
 use lb_common::{
-    abi::{DropReason, Encap, Reason},
+    abi::{DropReason, Encap, Note, PassReason, Reason, Ticks},
     decide::{Decision, Forward, decide},
     encap,
     packet::Packet,
-    parse::{L3_OFFSET, parse},
-    wire::{ETHER_IPV4, ETHER_IPV6, pod},
+    parse::parse,
+    wire::{ETHER_IPV4, ETHER_IPV6, ip, pod},
 };
 
 use super::memory::Memory;
@@ -39,12 +39,12 @@ pub struct Outcome {
 }
 
 /// Handles a frame that came in by interface `ingress`.
-pub fn process(memory: &Memory, frame: &[u8], ingress: u32) -> Outcome {
+pub fn process(memory: &Memory, frame: &[u8], ingress: u32, now: Ticks) -> Outcome {
     let packet = match parse(frame) {
         Ok(packet) => packet,
         Err(reason) => return not_forwarded(Verdict::Pass, Reason::Pass(reason)),
     };
-    match decide(memory, &packet) {
+    match decide(memory, &packet, now) {
         Decision::Forward(forward) => {
             let frame = rewritten(frame, &packet, &forward);
             let out = memory.ports.get(usize::from(forward.hop.port())).copied().unwrap_or(0);
@@ -55,8 +55,11 @@ pub fn process(memory: &Memory, frame: &[u8], ingress: u32) -> Outcome {
             } else {
                 Verdict::Redirect(out, frame)
             };
-            Outcome { verdict, counter: Some(forward.counter), reason: None }
+            let reason = forward.counter.is_none().then_some(Reason::Note(Note::LaterFragment));
+            Outcome { verdict, counter: forward.counter, reason }
         }
+        Decision::Echo => not_forwarded(Verdict::Pass, Reason::Pass(PassReason::NotForService)),
+        Decision::TooBig { room: _ } => not_forwarded(Verdict::Drop, Reason::Drop(DropReason::TooBig)),
         Decision::Pass(reason) => not_forwarded(Verdict::Pass, Reason::Pass(reason)),
         Decision::Drop(reason) => not_forwarded(Verdict::Drop, Reason::Drop(reason)),
     }
@@ -67,11 +70,33 @@ fn not_forwarded(verdict: Verdict, reason: Reason) -> Outcome {
 }
 
 fn rewritten(frame: &[u8], packet: &Packet, forward: &Forward<'_>) -> Vec<u8> {
+    let Forward { backend, standing, hop, hash, .. } = *forward;
+    // VLAN tags stay; the EtherType behind them is that of the outermost IP header.
+    let (head, inner) = frame.split_at(usize::from(packet.offset));
+    let (tags, ether_type) = head[12..].split_at(head.len() - 14);
     let (ether_type, outer) = match forward.encap {
-        Encap::L2 => (if packet.is_v4 { ETHER_IPV4 } else { ETHER_IPV6 }, Vec::new()),
-        Encap::Ip4 => (ETHER_IPV4, pod::bytes(&encap::ip4(forward.backend, packet, forward.hash)).to_vec()),
-        Encap::Ip6 => (ETHER_IPV6, pod::bytes(&encap::ip6(forward.backend, packet, forward.hash)).to_vec()),
+        Encap::L2 => (ether_type.to_vec(), Vec::new()),
+        Encap::Ip4 => (
+            ETHER_IPV4.to_ne_bytes().to_vec(),
+            pod::bytes(&encap::ip4(backend, standing, packet, hash)).to_vec(),
+        ),
+        Encap::Ip6 => (
+            ETHER_IPV6.to_ne_bytes().to_vec(),
+            pod::bytes(&encap::ip6(backend, standing, packet, hash)).to_vec(),
+        ),
     };
-    let ethernet = [&forward.hop.destination()[..], &forward.hop.source(), &ether_type.to_ne_bytes()];
-    [&ethernet.concat(), &outer, &frame[L3_OFFSET..]].concat()
+    let (destination, source) = (hop.destination(), hop.source());
+    [&destination[..], &source, tags, &ether_type, &outer, &one_hop_on(inner, packet)].concat()
+}
+
+/// The IP packet with one hop less to live.
+fn one_hop_on(packet: &[u8], parsed: &Packet) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    if parsed.is_v4 {
+        let word = u32::from_ne_bytes([packet[8], packet[9], packet[10], packet[11]]);
+        packet[8..12].copy_from_slice(&ip::hop_v4(word).to_ne_bytes());
+    } else {
+        packet[7] -= 1;
+    }
+    packet
 }

@@ -65,8 +65,11 @@ impl Watch {
         let mut summary = Summary::default();
         let end = place.slot_base + place.slots;
         let slots = &memory.slots[place.slot_base as usize..end as usize];
-        let moving: Vec<u32> =
-            (place.slot_base..end).zip(slots).filter(|(_, slot)| slot.in_transition()).map(|(at, _)| at).collect();
+        let moving: Vec<u32> = (place.slot_base..end)
+            .zip(slots)
+            .filter(|(_, slot)| slot.in_transition())
+            .map(|(at, _)| at)
+            .collect();
 
         let idle = ticks(patience.idle, ticks_per_second);
         // The last time that each slot's change of owner would have hurt, as ticks ago.
@@ -74,7 +77,9 @@ impl Watch {
         for flow in &reading.flows {
             let age = reading.now.since(flow.seen());
             let number = flow.backend().wrapping_sub(place.backend_base);
-            let (true, Ok(number)) = (number < place.capacity && age <= idle, u16::try_from(number)) else { continue };
+            let (true, Ok(number)) = (number < place.capacity && age <= idle, u16::try_from(number)) else {
+                continue;
+            };
             if place.epoch(number) != flow.epoch() {
                 continue;
             }
@@ -98,7 +103,8 @@ impl Watch {
                 Some(&age) => duration(age, ticks_per_second).min(watched),
                 None => watched,
             };
-            let remaining = (patience.idle.saturating_sub(quiet)).min(patience.longest.saturating_sub(watched));
+            let remaining =
+                (patience.idle.saturating_sub(quiet)).min(patience.longest.saturating_sub(watched));
             if remaining.is_zero() {
                 summary.settled.push(at);
             }

@@ -1,7 +1,9 @@
 //! Reads the tables back out of the kernel.
 
+use lb_common::abi::Flow;
+
 use super::Kernel;
-use crate::model::memory::Memory;
+use crate::model::memory::{Flows, Memory};
 
 impl Kernel {
     /// The tables as they are in the kernel at this moment. The device map is not read: it has what the ports have.
@@ -13,8 +15,16 @@ impl Kernel {
             index: (0..tables.index.len()).map(|at| tables.index.load(at)).collect(),
             services: (0..tables.services.len()).map(|at| tables.services.load(at)).collect(),
             slots: (0..tables.slots.len()).flat_map(|at| tables.slots.load(at).0).collect(),
+            previous: (0..tables.previous.len()).flat_map(|at| tables.previous.load(at).0).collect(),
+            flows: Flows::of((0..tables.flows.len()).flat_map(|at| tables.flows.load(at).0)),
             backends: (0..tables.backends.len()).map(|at| tables.backends.load(at)).collect(),
             ports: (0..tables.ports.len()).map(|at| tables.ports.load(at)).collect(),
         }
+    }
+
+    /// Every remembered flow.
+    pub fn flows(&self) -> Vec<Flow> {
+        let buckets = (0..self.tables.flows.len()).map(|at| self.tables.flows.load(at));
+        buckets.flat_map(|bucket| bucket.0).filter(|flow| flow.id != 0).collect()
     }
 }
