@@ -220,6 +220,7 @@ pub fn plan(
 
     let mut backends = BTreeSet::new();
     let mut slots = Vec::new();
+    let mut emptied = Vec::new();
     cache.keep(target);
     for pool in &target.pools {
         let Some(place) = layout.pool(&pool.name) else { continue };
@@ -249,8 +250,14 @@ pub fn plan(
             .filter(|((_, wanted), present)| wanted != present)
             .map(|((slot, &wanted), _)| (slot, wanted))
             .collect();
-        if !differing.is_empty() {
-            slots.push(Change::Slots(differing));
+        // Without a backend that takes flows every slot is empty. A service may be about to leave such a pool for
+        // another: until then its packets must not find the old one empty.
+        let is_read =
+            || memory.services.iter().any(|known| known.slot_count > 0 && known.slot_base == place.slot_base);
+        match differing.first() {
+            Some(&(_, Slot::EMPTY)) if is_read() => emptied.push(Change::Slots(differing)),
+            Some(_) => slots.push(Change::Slots(differing)),
+            None => {}
         }
     }
     changes.extend(slots);
@@ -261,6 +268,10 @@ pub fn plan(
         }
     }
     switch(memory, layout, target, &mut changes)?;
+    if !emptied.is_empty() {
+        changes.push(Change::Settle);
+        changes.extend(emptied);
+    }
     clear(memory, layout, &backends, &mut changes);
     Ok(changes)
 }
