@@ -19,6 +19,8 @@ pub enum Request {
     Health,
     /// Counters.
     Stats,
+    /// What is remembered of flows, by pool.
+    Flows,
     /// A change of the configuration.
     Edit(Edit),
 }
@@ -216,6 +218,8 @@ pub enum Response {
     Health(Vec<HealthView>),
     /// To [`Request::Stats`].
     Stats(Stats),
+    /// To [`Request::Flows`].
+    Flows(Vec<FlowsView>),
     /// To [`Request::Edit`].
     Done(Done),
     /// The request could not be done; nothing was changed.
@@ -325,8 +329,38 @@ pub struct PoolView {
     pub check: Option<String>,
     /// Names of the services that point at it.
     pub services: Vec<String>,
+    /// What it remembers of flows.
+    pub flows: FlowsView,
     /// Its backends; traffic is that of all its services.
     pub backends: Vec<BackendView>,
+}
+
+/// What a pool remembers of flows, as it was last seen (each two seconds).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FlowsView {
+    /// Its pool.
+    pub pool: String,
+    /// Slots in transition: flows from before their last change of owner are sent to the owner before.
+    pub slots_in_transition: u32,
+    /// Remembered flows that were seen within the idle time.
+    pub remembered: u32,
+    /// Seconds until the last transition ends, if no more is seen of the flows that prolong it; absent if there is none.
+    pub ends_in_seconds: Option<u64>,
+    /// Backends that have remembered flows, or are previous owners of slots.
+    pub backends: Vec<BackendFlows>,
+}
+
+/// What is remembered for one backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackendFlows {
+    /// Its name; one that left the configuration is named by its address.
+    pub backend: String,
+    /// Whether it left the configuration and only serves the flows it has.
+    pub is_leaving: bool,
+    /// Remembered flows that were seen within the idle time.
+    pub remembered: u32,
+    /// Slots in transition that were its own.
+    pub slots: u32,
 }
 
 /// A backend, as shown.

@@ -104,6 +104,8 @@ enum Command {
     Health,
     /// Show packets and bytes by service and backend, and why packets were not forwarded
     Stats(ask::StatsOptions),
+    /// Show what is remembered of flows: slots in transition, remembered flows, and until when
+    Flows(ask::FlowsOptions),
     /// Prepare this machine as a backend
     #[command(after_help = "Examples:
   lb server decap --interface eth0")]
@@ -130,6 +132,7 @@ pub fn main() -> ExitCode {
         Command::Server { command } => command.run(),
         Command::Completions { shell } => completions(shell),
         Command::Stats(options) => cli.global.ask(&options.ask()),
+        Command::Flows(options) => cli.global.ask(&options.ask()),
         Command::Status => cli.global.ask(&Ask::of(Request::Status)),
         Command::Health => cli.global.ask(&Ask::of(Request::Health)),
         Command::Service { command } => cli.global.ask(&service::ask(command)),

@@ -16,7 +16,9 @@ use nix::unistd::{Gid, Group};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
-use crate::api::{Done, Edit, HealthView, PoolView, Refusal, Request, Response, ServiceView, Stats, Status};
+use crate::api::{
+    Done, Edit, FlowsView, HealthView, PoolView, Refusal, Request, Response, ServiceView, Stats, Status,
+};
 
 /// How long the daemon's answer may take: a little longer than the daemon itself waits before it says 503.
 const PATIENCE: Duration = Duration::from_secs(35);
@@ -133,6 +135,7 @@ impl Client {
             Request::Pools(Some(name)) => Response::Pool(self.pool(&name).await?),
             Request::Health => Response::Health(self.health().await?),
             Request::Stats => Response::Stats(self.stats().await?),
+            Request::Flows => Response::Flows(self.flows().await?),
             Request::Edit(edit) => Response::Done(self.edit(edit).await?),
         })
     }
@@ -191,6 +194,14 @@ impl Client {
     /// As [`Client::call`].
     pub async fn stats(&mut self) -> Result<Stats, ClientError> {
         self.get("/v1/stats".to_owned()).await
+    }
+
+    /// What is remembered of flows.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn flows(&mut self) -> Result<Vec<FlowsView>, ClientError> {
+        self.get("/v1/flows".to_owned()).await
     }
 
     /// Changes the configuration.

@@ -128,3 +128,24 @@ fn a_full_pool_changes_its_tunnel_source() {
         })
     });
 }
+
+/// A service moves to another pool while its old one loses every backend: it is never without one.
+#[test]
+fn a_service_leaves_a_pool_that_is_emptied() {
+    with_rig(|rig| {
+        let backend =
+            |number: u8| ipip(&format!("b{number}"), &format!("10.9.0.{number}"), hop(INGRESS, number));
+        let mut target = Target {
+            pools: vec![pool("old", 31, vec![backend(1)]), pool("new", 31, vec![backend(2)])],
+            services: vec![service("s", "192.0.2.1", &["tcp/80"], "old")],
+            ..Target::default()
+        };
+        rig.install(&target)?;
+        target.pools[0].members.clear();
+        target.services[0].pool = name("new");
+        let keys = target.services[0].keys.clone();
+        rig.install_watched(&target, |rig, change| {
+            send(rig, &keys).with_context(|| format!("after {change:?}"))
+        })
+    });
+}

@@ -52,6 +52,24 @@ impl StatsOptions {
     }
 }
 
+/// Options of `lb flows`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  lb flows
+  lb flows --watch
+  lb flows -j")]
+pub(super) struct FlowsOptions {
+    /// Show again every second, until interrupted
+    #[arg(short, long)]
+    watch: bool,
+}
+
+impl FlowsOptions {
+    pub(super) fn ask(&self) -> Ask {
+        Ask { again: self.watch.then_some(Duration::from_secs(1)), ..Ask::of(Request::Flows) }
+    }
+}
+
 impl Global {
     /// Asks the daemon and prints the answer; with `--json` a refusal is printed like any answer, and is an
     /// error all the same.

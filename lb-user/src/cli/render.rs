@@ -2,6 +2,7 @@
 //! and a state never stands without its reason.
 
 mod counters;
+mod flows;
 mod table;
 mod units;
 
@@ -23,6 +24,7 @@ pub fn response(response: &Response, paint: Paint) -> String {
         Response::Pool(view) => pool_blocks(std::slice::from_ref(view), paint),
         Response::Health(views) => health(views, paint),
         Response::Stats(view) => counters::stats(view, paint),
+        Response::Flows(views) => flows::flows(views, paint),
         Response::Done(done) => format!("{} (generation {})\n", printable(&done.message), done.generation),
         Response::Refused(refusal) => {
             refusal.errors.iter().map(|error| format!("refused: {}\n", printable(error))).collect()

@@ -1,11 +1,18 @@
 //! Transitions: who may still have flows where the table says otherwise, and when that is over.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use super::{Action, Controller};
-use crate::model::{
-    service::{Backend, Desired, Name},
-    transition::{FlowReading, Patience, Summary},
+use crate::{
+    api::{BackendFlows, FlowsView},
+    model::{
+        service::{Backend, Desired, Name, Pool},
+        transition::{FlowReading, Patience},
+    },
 };
 
 /// How often the flow table is looked at while anything depends on it.
@@ -101,8 +108,31 @@ impl Controller {
         summary.leaving.contains_key(&number) || summary.by_number.contains_key(&number)
     }
 
-    /// What is remembered of a pool.
-    pub(super) fn transition_of(&self, pool: &Name) -> Summary {
-        self.transitions.get(pool).cloned().unwrap_or_default()
+    /// What is remembered of a pool, by the names people know.
+    pub(super) fn flows_view(&self, pool: &Pool) -> FlowsView {
+        let summary = self.transitions.get(&pool.name).cloned().unwrap_or_default();
+        let number_of = |backend: &Backend| {
+            self.layout
+                .pool(&pool.name)
+                .and_then(|place| place.numbers.get(&self.identity_of(backend)).copied())
+        };
+        let view = |backend: &Backend, name: String, is_leaving| {
+            let number = number_of(backend)?;
+            let count = |of: &BTreeMap<u16, u32>| of.get(&number).copied().unwrap_or(0);
+            let (remembered, slots) = (count(&summary.by_number), count(&summary.leaving));
+            let shown = remembered > 0 || slots > 0 || is_leaving;
+            shown.then_some(BackendFlows { backend: name, is_leaving, remembered, slots })
+        };
+        let present =
+            pool.backends.iter().filter_map(|backend| view(backend, backend.name.to_string(), false));
+        let gone = self.leaving.iter().filter(|gone| gone.pool == pool.name);
+        let gone = gone.filter_map(|gone| view(&gone.backend, gone.backend.address.to_string(), true));
+        FlowsView {
+            pool: pool.name.to_string(),
+            slots_in_transition: summary.in_transition,
+            remembered: summary.remembered,
+            ends_in_seconds: summary.ends_in.map(|left| left.as_secs()),
+            backends: present.chain(gone).collect(),
+        }
     }
 }

@@ -33,6 +33,9 @@ impl Controller {
             ),
             Request::Health => Response::Health(self.health_views(now)),
             Request::Stats => Response::Stats(self.stats()),
+            Request::Flows => {
+                Response::Flows(self.desired.pools.iter().map(|pool| self.flows_view(pool)).collect())
+            }
             Request::Edit(edit) => match self.edit(&edit) {
                 Ok((text, desired)) => {
                     let (before, after) = (self.config_text.clone(), text.clone());

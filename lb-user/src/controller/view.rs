@@ -62,6 +62,7 @@ impl Controller {
             PoolView {
                 name: pool.name.to_string(),
                 slots: pool.slots,
+                flows: self.flows_view(pool),
                 check: self.check_line(pool),
                 backends: self.backend_views(now, pool, &services),
                 services: services.into_iter().map(ToString::to_string).collect(),

@@ -244,6 +244,7 @@ pub fn plan(
 
     let mut backends = BTreeSet::new();
     let mut slots = Vec::new();
+    let mut emptied = Vec::new();
     cache.keep(target);
     for pool in &target.pools {
         let Some(place) = layout.pool(&pool.name) else { continue };
@@ -260,7 +261,13 @@ pub fn plan(
             }
         }
         let table = cache.table(pool, place, &target.outer);
-        slots.extend(change_slots(memory, place, table, &target.settled, pool.is_tracked, &keeping));
+        let steps = change_slots(memory, place, table, &target.settled, pool.is_tracked, &keeping);
+        // Without a backend that takes flows every slot is empty. A service may be about to leave such a pool for
+        // another: until then its packets must not find the old one empty.
+        let is_empty = table.first().is_none_or(|slot| slot.owner().is_none());
+        let is_read =
+            || memory.services.iter().any(|known| known.slot_count > 0 && known.slot_base == place.slot_base);
+        if is_empty && is_read() { emptied.extend(steps) } else { slots.extend(steps) }
     }
     changes.extend(slots);
 
@@ -270,6 +277,10 @@ pub fn plan(
         }
     }
     switch(memory, layout, target, &mut changes)?;
+    if !emptied.is_empty() {
+        changes.push(Change::Settle);
+        changes.extend(emptied);
+    }
     clear(memory, layout, &backends, &mut changes);
     Ok(changes)
 }

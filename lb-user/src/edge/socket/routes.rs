@@ -34,6 +34,7 @@ pub(super) fn router(calls: mpsc::Sender<Call>, patience: Duration) -> Router {
     Router::new()
         .route("/v1/status", get(async |daemon: Daemon| daemon.ask(Request::Status).await))
         .route("/v1/health", get(async |daemon: Daemon| daemon.ask(Request::Health).await))
+        .route("/v1/flows", get(async |daemon: Daemon| daemon.ask(Request::Flows).await))
         .route("/v1/stats", get(async |daemon: Daemon| daemon.ask(Request::Stats).await))
         .route("/v1/services", get(services).post(add_service))
         .route("/v1/services/{name}", get(service).patch(set_service).delete(delete_service))
