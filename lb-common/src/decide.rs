@@ -8,7 +8,7 @@ use crate::{
         Backend, Config, DropReason, Encap, Hop, PassReason, Selector, Service, ServiceKey, Standing, Ticks,
     },
     encap,
-    packet::{FragmentId, Kind, Packet},
+    packet::{Kind, Packet},
     select,
     tables::Tables,
     track::{self, Place},
@@ -56,10 +56,10 @@ pub struct Forward<'t> {
 pub fn decide<'t, T: Tables>(tables: &'t T, packet: &Packet, now: Ticks) -> Decision<'t> {
     let config = tables.config();
     let key = match packet.kind {
-        Kind::Whole | Kind::FirstFragment(_) | Kind::IcmpError => {
+        Kind::Whole | Kind::FirstFragment | Kind::IcmpError => {
             ServiceKey::new(packet.destination, packet.protocol, packet.destination_port)
         }
-        Kind::LaterFragment(_) | Kind::EchoRequest => ServiceKey::vip(packet.destination),
+        Kind::LaterFragment | Kind::EchoRequest => ServiceKey::vip(packet.destination),
     };
     let Some(service) = find_service(tables, config.selector, &key) else {
         return Decision::Pass(PassReason::NotForService);
@@ -67,14 +67,14 @@ pub fn decide<'t, T: Tables>(tables: &'t T, packet: &Packet, now: Ticks) -> Deci
     let (index, hash) = match packet.kind {
         Kind::EchoRequest if service.flags & Service::ECHO != 0 => return Decision::Echo,
         Kind::EchoRequest => return Decision::Pass(PassReason::NotForService),
-        Kind::LaterFragment(FragmentId(id)) => {
-            let hash = fragment_hash(&config, packet, id);
+        Kind::LaterFragment => {
+            let hash = fragment_hash(&config, packet);
             match track::fragment(tables, hash, config.fragment_idle, now) {
                 Some(index) => (index, hash),
                 None => return Decision::Drop(DropReason::FragmentUnknown),
             }
         }
-        Kind::Whole | Kind::FirstFragment(_) | Kind::IcmpError => {
+        Kind::Whole | Kind::FirstFragment | Kind::IcmpError => {
             let hash = select::flow_hash(
                 config.seed,
                 &packet.source,
@@ -95,8 +95,8 @@ pub fn decide<'t, T: Tables>(tables: &'t T, packet: &Packet, now: Ticks) -> Deci
             }
         }
     };
-    if let Kind::FirstFragment(FragmentId(id)) = packet.kind {
-        track::remember_fragment(tables, fragment_hash(&config, packet, id), index, now);
+    if packet.kind == Kind::FirstFragment {
+        track::remember_fragment(tables, fragment_hash(&config, packet), index, now);
     }
 
     let Some(backend) = tables.backend(index) else {
@@ -117,7 +117,7 @@ pub fn decide<'t, T: Tables>(tables: &'t T, packet: &Packet, now: Ticks) -> Deci
     }
     let number = index.wrapping_sub(service.backend_base);
     // A later fragment is found by its VIP: which of the VIP's services it is for, nobody knows.
-    let counted = number < service.backend_count && !matches!(packet.kind, Kind::LaterFragment(_));
+    let counted = number < service.backend_count && !matches!(packet.kind, Kind::LaterFragment);
     Decision::Forward(Forward {
         backend,
         index,
@@ -130,8 +130,8 @@ pub fn decide<'t, T: Tables>(tables: &'t T, packet: &Packet, now: Ticks) -> Deci
 }
 
 #[inline(always)]
-fn fragment_hash(config: &Config, packet: &Packet, id: u32) -> u64 {
-    select::fragment_hash(config.seed, &packet.source, &packet.destination, packet.protocol, id)
+fn fragment_hash(config: &Config, packet: &Packet) -> u64 {
+    select::fragment_hash(config.seed, &packet.source, &packet.destination, packet.protocol, packet.fragment)
 }
 
 /// The service that has this key: two probes at most.

@@ -106,6 +106,7 @@ mod tests {
             offset: 14,
             is_v4: true,
             kind: Kind::Whole,
+            fragment: 0,
         }
     }
 

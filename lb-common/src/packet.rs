@@ -35,6 +35,9 @@ pub struct Packet {
     pub is_v4: bool,
     /// What it is beside a packet of a flow.
     pub kind: Kind,
+    /// What the fragments of a packet have in common, beside addresses and protocol (RFC 791, RFC 8200 section 4.5);
+    /// 0 if it is no fragment.
+    pub fragment: u32,
 }
 
 /// What a packet is.
@@ -43,18 +46,14 @@ pub enum Kind {
     /// A whole packet of a flow.
     Whole,
     /// The first fragment of one, which carries the ports.
-    FirstFragment(FragmentId),
+    FirstFragment,
     /// Any other fragment: its ports are not known.
-    LaterFragment(FragmentId),
+    LaterFragment,
     /// An ICMP error about a packet of a flow.
     IcmpError,
     /// An ICMP echo request. Ports are 0.
     EchoRequest,
 }
-
-/// What the fragments of a packet have in common, beside addresses and protocol (RFC 791, RFC 8200 section 4.5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FragmentId(pub u32);
 
 impl Packet {
     /// Whether it is TCP.

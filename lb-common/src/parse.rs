@@ -7,10 +7,10 @@ use network_types::eth::EthHdr;
 
 use crate::{
     abi::PassReason,
-    packet::{FragmentId, Kind, Packet},
+    packet::{Kind, Packet},
     wire::{
         ETHER_IPV4, ETHER_IPV6, ETHER_SERVICE_VLAN, ETHER_VLAN,
-        ip::{Family, Fragment, IpHeader, V4, V6},
+        ip::{Family, IpHeader, Part, V4, V6},
         pod::{self, Pod},
         protocol,
     },
@@ -130,14 +130,15 @@ fn ip<I: Family, F: Frame + ?Sized>(frame: &F, offset: usize, is_v4: bool) -> Re
         length: ip.total_len,
         offset: offset as u8,
         is_v4,
-        kind: match ip.fragment {
-            Fragment::No => Kind::Whole,
-            Fragment::First(id) => Kind::FirstFragment(FragmentId(id)),
-            Fragment::Later(id) => Kind::LaterFragment(FragmentId(id)),
+        kind: match ip.part {
+            Part::Whole => Kind::Whole,
+            Part::First => Kind::FirstFragment,
+            Part::Later => Kind::LaterFragment,
         },
+        fragment: ip.fragment,
     };
     // Its ports are in the first one.
-    if let Kind::LaterFragment(_) = packet.kind {
+    if packet.kind == Kind::LaterFragment {
         return Ok(packet);
     }
     if ip.protocol == I::ICMP {
@@ -199,7 +200,7 @@ fn icmp<I: Family, F: Frame + ?Sized>(frame: &F, ip: IpHeader, packet: Packet) -
     let quoted = offset + ICMP_HEADER;
     let header: I::Header = frame.read(quoted).ok_or(PassReason::Truncated)?;
     let inner = I::skip_extensions(frame, quoted, I::header(&header)?)?;
-    if let Fragment::Later(_) = inner.fragment {
+    if inner.part == Part::Later {
         return Err(PassReason::Fragment);
     }
     shortest(inner.protocol)?;

@@ -26,28 +26,30 @@ pub struct IpHeader {
     /// Length of the packet, this header included; bytes.
     pub total_len: u16,
     /// Whether it is a fragment.
-    pub fragment: Fragment,
+    pub part: Part,
+    /// What all fragments of the packet share; 0 if it is whole.
+    pub fragment: u32,
 }
 
-/// Which part of a packet a fragment is; the number is what all its fragments share.
+/// Which part of a packet this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fragment {
+pub enum Part {
     /// The whole.
-    No,
+    Whole,
     /// The first part: transport ports are in it.
-    First(u32),
+    First,
     /// Any other.
-    Later(u32),
+    Later,
 }
 
-impl Fragment {
+impl Part {
     /// From the more-fragments flag and the offset, in any unit.
     #[inline(always)]
-    const fn new(more: bool, offset: u16, id: u32) -> Self {
+    const fn new(more: bool, offset: u16) -> Self {
         match (more, offset) {
-            (false, 0) => Self::No,
-            (true, 0) => Self::First(id),
-            _ => Self::Later(id),
+            (false, 0) => Self::Whole,
+            (true, 0) => Self::First,
+            _ => Self::Later,
         }
     }
 }
@@ -121,11 +123,8 @@ impl Family for V4 {
             ttl: header.ttl,
             header_len,
             total_len,
-            fragment: Fragment::new(
-                fragment & 0x2000 != 0,
-                fragment & 0x1fff,
-                u32::from(u16::from_ne_bytes(header.id)),
-            ),
+            part: Part::new(fragment & 0x2000 != 0, fragment & 0x1fff),
+            fragment: if fragment & 0x3fff != 0 { u32::from(u16::from_ne_bytes(header.id)) } else { 0 },
         })
     }
 
@@ -194,7 +193,8 @@ impl Family for V6 {
             ttl: header.hop_limit,
             header_len: 40,
             total_len,
-            fragment: Fragment::No,
+            part: Part::Whole,
+            fragment: 0,
         })
     }
 
@@ -210,7 +210,8 @@ impl Family for V6 {
                 protocol::FRAGMENT => {
                     let part: FragmentHeader = frame.read(at).ok_or(PassReason::Truncated)?;
                     let offset = u16::from_be(part.offset);
-                    header.fragment = Fragment::new(offset & 1 != 0, offset >> 3, part.id);
+                    header.part = Part::new(offset & 1 != 0, offset >> 3);
+                    header.fragment = if header.part == Part::Whole { 0 } else { part.id };
                     header.protocol = part.next;
                     8
                 }
@@ -236,7 +237,7 @@ impl Family for V6 {
                 return Err(PassReason::BadHeader);
             }
             // What follows the fragment header of a later fragment is payload.
-            if let Fragment::Later(_) = header.fragment {
+            if header.part == Part::Later {
                 return Ok(header);
             }
         }
