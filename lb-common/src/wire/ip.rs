@@ -167,6 +167,10 @@ unsafe impl Pod for FragmentHeader {}
 /// Extension headers before the transport's that are stepped over. RFC 8200 section 4.1 has an order of at most six.
 const MAX_EXTENSIONS: usize = 6;
 
+/// Bytes that an IPv6 header and its extension headers may take. More is not sent in earnest, and the verifier wants to
+/// see where it ends.
+const MAX_HEADERS: u16 = 1024;
+
 impl Family for V6 {
     type Header = Longs<Ipv6Hdr>;
     const INNER_PROTOCOL: u8 = protocol::IPV6;
@@ -233,7 +237,7 @@ impl Family for V6 {
                 _ => return Ok(header),
             };
             header.header_len += length;
-            if header.header_len > header.total_len {
+            if header.header_len > header.total_len.min(MAX_HEADERS) {
                 return Err(PassReason::BadHeader);
             }
             // What follows the fragment header of a later fragment is payload.
