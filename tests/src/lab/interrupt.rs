@@ -36,6 +36,7 @@ fn listen(ready: mpsc::Sender<()>) -> std::io::Result<()> {
         loop {
             tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
             if REQUESTED.swap(true, Ordering::SeqCst) {
+                #[expect(clippy::disallowed_methods, reason = "asked twice: at once is what is wanted now")]
                 std::process::exit(130);
             }
             eprintln!("\ninterrupted: cleaning up");
