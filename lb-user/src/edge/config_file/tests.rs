@@ -37,7 +37,7 @@ impl Scene {
     }
 
     async fn next(&mut self) -> Option<String> {
-        match timeout(Duration::from_secs(5), self.events.recv()).await.expect("an event in time") {
+        match timeout(Duration::from_secs(30), self.events.recv()).await.expect("an event in time") {
             Some(ConfigFileEvent::Changed(text)) => Some(text),
             Some(ConfigFileEvent::Unreadable(_)) => None,
             None => panic!("the watcher ended"),
@@ -72,6 +72,19 @@ async fn replacing_keeps_mode_owner_and_link_and_is_not_news() {
         assert_eq!((metadata.uid(), metadata.gid()), (12, 34));
     }
     assert_eq!(fs::read_dir(scene.directory.path()).unwrap().count(), 2, "no temporary file is left");
+    scene.nothing().await;
+}
+
+/// The watcher looks between any two steps of a replacement: temporary files wake it.
+#[tokio::test]
+async fn no_replacement_of_many_is_news() {
+    let mut scene = Scene::new().await;
+    let mut text = "one".to_owned();
+    for n in 0..100 {
+        let next = n.to_string();
+        scene.file.replace(&text, &next).await.unwrap();
+        text = next;
+    }
     scene.nothing().await;
 }
 
