@@ -19,7 +19,7 @@ pub fn watch() {
         let (ready, wait) = mpsc::channel();
         std::thread::spawn(move || {
             if let Err(error) = listen(ready) {
-                eprintln!("cannot watch for Ctrl-C ({error}): after one, run `lb-lab clean`");
+                eprintln!("cannot watch for Ctrl-C ({error}): after one, run `cargo xtask lab clean`");
             }
         });
         // It ends when the watch stands, or failed to.
