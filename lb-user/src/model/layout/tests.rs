@@ -1,3 +1,5 @@
+//! What runs of a table owe their users: no place twice, and none before it is released.
+
 use super::*;
 
 #[test]
