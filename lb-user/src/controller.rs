@@ -289,7 +289,10 @@ impl Controller {
         let pending = std::mem::take(&mut self.pending);
         for change in pending.iter().take(applied.done) {
             self.installed.apply(change);
+            self.watch.follow(now, change);
         }
+        // What had settled may be in another transition by now: the next look tells.
+        self.settled.clear();
         match applied.error {
             None if pending.is_empty() => {}
             None => self.arrived(),

@@ -81,10 +81,8 @@ impl Controller {
             settled.extend(&summary.settled);
             self.transitions.insert(pool.name.clone(), summary);
         }
-        if settled != self.settled {
-            self.dirty |= !settled.is_empty();
-            self.settled = settled;
-        }
+        self.dirty |= !settled.is_empty();
+        self.settled = settled;
 
         let before = self.leaving.len();
         let mut leaving = std::mem::take(&mut self.leaving);

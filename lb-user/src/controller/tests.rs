@@ -294,7 +294,7 @@ fn what_is_removed_leaves_nothing_behind() {
     let mut world = World::serving(CONFIG, &BOTH);
     let present = |world: &World| {
         let memory = &world.memory;
-        let backends = memory.backends.iter().filter(|backend| backend.encap != 0).count();
+        let backends = memory.backends.iter().filter(|backend| backend.standing != 0).count();
         (backends, memory.services.iter().filter(|service| service.slot_count != 0).count())
     };
     assert_eq!(present(&world), (2, 1));

@@ -19,7 +19,7 @@ use crate::{
         plan::{HopTarget, MemberTarget, Outer, PoolTarget, ServiceTarget, Target},
         probe::{BackendId, ProbeSpec},
         service::{AdminState, Backend, Desired, OnDown, Pool, Protocol, Service, Tracking, Via},
-        transition::ticks,
+        transition::{idle_ticks, ticks},
     },
 };
 
@@ -56,8 +56,8 @@ impl Controller {
             keys: ports.chain(is_first.then(|| ServiceKey::vip(vip))).collect(),
             pool: service.pool.clone(),
             flags: tracking | if echo { abi::Service::ECHO } else { 0 },
-            tcp_idle: ticks(service.flows.idle, self.identity.ticks_per_second),
-            udp_idle: ticks(service.flows.udp_idle, self.identity.ticks_per_second),
+            tcp_idle: idle_ticks(service.flows.idle, self.identity.ticks_per_second),
+            udp_idle: idle_ticks(service.flows.udp_idle, self.identity.ticks_per_second),
         }
     }
 

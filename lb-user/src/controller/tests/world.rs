@@ -7,7 +7,7 @@ use std::{
 };
 
 use lb_common::{
-    abi::{Limits, PROBE_MARK_MASK, ServiceKey},
+    abi::{Limits, PROBE_MARK_MASK, ServiceKey, Ticks},
     addr::Addr,
 };
 
@@ -17,16 +17,20 @@ use crate::{
     model::{
         memory::{
             Memory,
-            audit::{InFlight, audit, destinations},
+            audit::{InFlight, audit, destinations, same_tables},
         },
         next_hop::{NextHop, Unreachable},
         probe::{BackendId, ProbeFailure, ProbeOutcome, ProbeSpec},
         service::Name,
+        transition::FlowReading,
     },
 };
 
 pub(super) const LIMITS: Limits =
-    Limits { index: 128, services: 64, slots: 8192, backends: 2048, counters: 8192 };
+    Limits { index: 128, services: 64, slots: 8192, backends: 2048, counters: 8192, flow_buckets: 64 };
+
+/// The world's clock of flows.
+pub(super) const TICKS_PER_SECOND: u32 = 250;
 
 pub(super) type Way = Result<NextHop, Unreachable>;
 
@@ -60,7 +64,12 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new() -> Self {
-        let identity = Identity { version: "1".to_owned(), pid: 1, config_path: "lb.toml".to_owned() };
+        let identity = Identity {
+            version: "1".to_owned(),
+            pid: 1,
+            config_path: "lb.toml".to_owned(),
+            ticks_per_second: TICKS_PER_SECOND,
+        };
         Self {
             controller: Controller::new(Duration::ZERO, LIMITS, identity),
             now: Duration::ZERO,
@@ -104,7 +113,7 @@ impl World {
             }
         }
         if self.waiting.is_none() && self.plan_fails_at.is_none() {
-            assert_eq!(self.controller.installed(), &self.memory, "what is believed is not so");
+            assert!(same_tables(self.controller.installed(), &self.memory), "what is believed is not so");
         }
     }
 
@@ -150,6 +159,9 @@ impl World {
                 };
                 vec![Event::ConfigWritten { token, result }]
             }
+            Action::ReadFlows => {
+                vec![Event::Flows(FlowReading { now: self.ticks(), flows: self.memory.flows.iter().collect() })]
+            }
             Action::Reply { token, response } => {
                 assert!(self.replies.insert(token, response).is_none(), "answered twice");
                 Vec::new()
@@ -182,6 +194,11 @@ impl World {
         }
     }
 
+    /// The clock that flows are remembered by.
+    pub(super) fn ticks(&self) -> Ticks {
+        Ticks::new(self.now.as_millis() as u64 * u64::from(TICKS_PER_SECOND) / 1000)
+    }
+
     /// Every probe is carried out once.
     pub(super) fn probe(&mut self) {
         let outcomes = self.probes.iter().map(|(backend, spec)| Event::Probe(self.outcome(backend, spec)));
@@ -192,7 +209,7 @@ impl World {
     fn outcome(&self, backend: &BackendId, spec: &ProbeSpec) -> ProbeOutcome {
         let record = self.memory.backends[(spec.mark & !PROBE_MARK_MASK) as usize];
         let reached = |server: &IpAddr| Addr::from(*server).octets()[15] == record.hop().destination()[5];
-        let answers = record.encap != 0 && self.alive.iter().any(reached);
+        let answers = record.standing != 0 && self.alive.iter().any(reached);
         let failure = ProbeFailure::Refused { target: spec.target };
         let result = if answers { Ok("connected".to_owned()) } else { Err(failure) };
         ProbeOutcome { backend: backend.clone(), mark: spec.mark, took: Duration::from_millis(1), result }
