@@ -82,12 +82,12 @@ impl Controller {
                 hop,
             }
         };
-        let leaving = self.leaving.iter().filter(|leaving| leaving.pool == pool.name).map(|leaving| {
-            let hop =
-                usable(&leaving.backend, self.next_hops.get(&leaving.backend.address)).ok().map(hop_target);
+        let leaving = self.leaving.iter().filter(|leaving| leaving.server.pool == pool.name).map(|leaving| {
+            let backend = &leaving.known.backend;
+            let hop = usable(backend, self.next_hops.get(&backend.address)).ok().map(hop_target);
             MemberTarget {
-                address: leaving.backend.address,
-                tunnelled: leaving.backend.via == Via::Ipip,
+                address: backend.address,
+                tunnelled: backend.via == Via::Ipip,
                 weight: 0,
                 keeps: hop.is_some(),
                 hop,

@@ -55,6 +55,8 @@ pub(super) struct World {
     /// Plans are not carried out for now.
     pub(super) plans_wait: bool,
     waiting: Option<Event>,
+    /// What happens between the steps of plans.
+    pub(super) between: Option<Box<dyn FnMut(&Memory, Duration)>>,
     /// Steps carried out so far.
     pub(super) steps: usize,
     pub(super) log: Vec<(Level, String)>,
@@ -64,6 +66,11 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new() -> Self {
+        Self::of(LIMITS)
+    }
+
+    /// A world with tables of this size.
+    pub(super) fn of(limits: Limits) -> Self {
         let identity = Identity {
             version: "1".to_owned(),
             pid: 1,
@@ -71,9 +78,9 @@ impl World {
             ticks_per_second: TICKS_PER_SECOND,
         };
         Self {
-            controller: Controller::new(Duration::ZERO, LIMITS, identity),
+            controller: Controller::new(Duration::ZERO, limits, identity),
             now: Duration::ZERO,
-            memory: Memory::new(LIMITS),
+            memory: Memory::new(limits),
             in_flight: InFlight::default(),
             ways: BTreeMap::new(),
             resolving: BTreeSet::new(),
@@ -84,6 +91,7 @@ impl World {
             plan_fails_at: None,
             plans_wait: false,
             waiting: None,
+            between: None,
             steps: 0,
             log: Vec::new(),
             replies: BTreeMap::new(),
@@ -125,6 +133,9 @@ impl World {
                 for change in &changes[..done] {
                     self.in_flight.apply(&mut self.memory, change);
                     audit(&self.memory);
+                    if let Some(between) = &mut self.between {
+                        between(&self.memory, self.now);
+                    }
                 }
                 self.steps += done;
                 let error = (done < changes.len()).then(|| "the kernel said no".to_owned());
@@ -196,7 +207,7 @@ impl World {
 
     /// The clock that flows are remembered by.
     pub(super) fn ticks(&self) -> Ticks {
-        Ticks::new(self.now.as_millis() as u64 * u64::from(TICKS_PER_SECOND) / 1000)
+        ticks_at(self.now)
     }
 
     /// Every probe is carried out once.
@@ -268,6 +279,11 @@ impl World {
     pub(super) fn said(&self, text: &str) -> bool {
         self.log.iter().any(|(_, line)| line.contains(text))
     }
+}
+
+/// The clock that flows are remembered by, at this time.
+pub(super) fn ticks_at(now: Duration) -> Ticks {
+    Ticks::new(now.as_millis() as u64 * u64::from(TICKS_PER_SECOND) / 1000)
 }
 
 /// A server next door. Its MAC ends as its address does.
