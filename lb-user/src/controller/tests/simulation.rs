@@ -78,7 +78,6 @@ struct Connection {
     client: (Addr, u16),
     /// Who saw its SYN.
     server: u8,
-    opened: Duration,
     last: Duration,
     /// When it sends next, at most [`IDLE`] after it last did.
     next: Duration,
@@ -112,7 +111,7 @@ impl Clients {
         {
             let next = now + self.random.up_to(Duration::from_millis(200));
             let closes = now + self.random.up_to(8 * IDLE);
-            self.connections.push(Connection { client, server, opened: now, last: now, next, closes });
+            self.connections.push(Connection { client, server, last: now, next, closes });
         }
     }
 
@@ -199,7 +198,7 @@ impl Simulation {
     }
 
     fn configure(&mut self) {
-        let mut text = "[lb]\ntransition_max = \"7d\"\n[[pool]]\nname = \"web\"\nslots = 61\n\
+        let mut text = "[lb]\ntransition_max = \"168h\"\n[[pool]]\nname = \"web\"\nslots = 61\n\
                         check = { type = \"tcp\", rise = 2, fall = 2 }\n"
             .to_owned();
         for (server, wanted) in (1..).zip(&self.wanted).filter(|(_, wanted)| wanted.present) {
@@ -220,6 +219,7 @@ impl Simulation {
         )
         .unwrap();
         self.world.configure(&text);
+        assert_eq!(self.world.controller.config_errors(), [""; 0], "{text}");
     }
 
     /// One thing happens.
@@ -324,6 +324,7 @@ fn course(seed: u64) -> usize {
     simulation.world.finish();
     // Those who are there may stay a while longer.
     simulation.pass(2 * IDLE);
+    simulation.world.between = None;
     simulation.clients.borrow_mut().connections.clear();
     simulation.pass(2 * IDLE);
     assert_eq!(simulation.in_transition(), 0, "LB_SEED={seed}: a transition without end");
@@ -338,9 +339,9 @@ fn course(seed: u64) -> usize {
 
 #[test]
 fn no_change_breaks_a_connection_whose_backend_runs() {
-    let seeds = match std::env::var("LB_SEED") {
+    let seeds: Vec<u64> = match std::env::var("LB_SEED") {
         Ok(seed) => vec![seed.parse().expect("LB_SEED is a number")],
-        Err(_) => (1..=40).collect::<Vec<u64>>(),
+        Err(_) => (1..=std::env::var("LB_SEEDS").map_or(40, |n| n.parse().unwrap())).collect(),
     };
     let right: usize = seeds.into_iter().map(course).sum();
     assert!(right > 1000, "only {right} packets were sent");
