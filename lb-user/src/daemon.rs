@@ -417,7 +417,7 @@ mod tests {
             pools(1, 11, 1) + &services(2, 1, "tcp/1-40000"),
         ] {
             let limits = limits_for(&config::parse(&text).unwrap());
-            let identity = Identity { version: String::new(), pid: 1, config_path: String::new() };
+            let identity = Identity { pid: 1, ticks_per_second: 250, ..Identity::default() };
             let mut controller = Controller::new(Duration::ZERO, limits, identity);
             for text in [&text, &text.replace("= \"p", "= \"q").replace("name = \"s", "name = \"t")] {
                 let actions = controller.handle(Duration::ZERO, [Event::ConfigText(text.clone())]);
