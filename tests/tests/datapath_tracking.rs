@@ -241,7 +241,8 @@ fn changes_in_quick_succession_break_nothing() {
             (1u16..).zip([(0, 0), (2, 100), (0, 100), (1, 1), (3, 300), (2, 0), (1, 200), (2, 100), (3, 0)])
         {
             if target.pools[0].members.len() <= member {
-                target.pools[0].members.push(members()[target.pools[0].members.len()].clone());
+                let next = members()[target.pools[0].members.len()].clone();
+                target.pools[0].members.push(next);
             }
             target.pools[0].members[member].weight = weight;
             rig.install(&target)?;
