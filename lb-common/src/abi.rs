@@ -23,6 +23,8 @@ pub const ABI_VERSION: u32 = 1;
 pub mod name {
     /// The XDP program that balances.
     pub const PROGRAM: &str = "lb";
+    /// The XDP program that balances what is rare: [`PROGRAM`] hands over to it.
+    pub const RARE: &str = "lb_rare";
     /// The tc egress program that steers health probes to one backend.
     pub const PROBE: &str = "lb_probe";
     /// The XDP program for a backend: strips the outer header.
@@ -68,6 +70,8 @@ pub mod name {
     pub const FLOW_MASK: &str = "FLOW_MASK";
     /// Read-only global: how many flows a CPU may remember in one tick.
     pub const FLOWS_PER_TICK: &str = "FLOWS_PER_TICK";
+    /// Holds [`RARE`].
+    pub const PROGRAMS: &str = "lb_programs";
     /// What each CPU has remembered in the present tick.
     pub const BUDGETS: &str = "lb_budgets";
 }

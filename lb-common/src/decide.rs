@@ -11,7 +11,7 @@ use crate::{
     packet::{Kind, Packet},
     select,
     tables::Tables,
-    track::{self, Place},
+    track::{self, PacketTraits, Question},
 };
 
 /// What happens to a packet.
@@ -61,7 +61,7 @@ pub fn decide<'t, T: Tables>(tables: &'t T, packet: &Packet, now: Ticks) -> Deci
         }
         Kind::LaterFragment | Kind::EchoRequest => ServiceKey::vip(packet.destination),
     };
-    let Some(service) = find_service(tables, config.selector, &key) else {
+    let Some((number, service)) = find_service(tables, config.selector, &key) else {
         return Decision::Pass(PassReason::NotForService);
     };
     let (index, hash) = match packet.kind {
@@ -89,7 +89,8 @@ pub fn decide<'t, T: Tables>(tables: &'t T, packet: &Packet, now: Ticks) -> Deci
             };
             // 0 marks an empty place of the flow table.
             let flow = if hash == 0 { 1 } else { hash };
-            match track::backend_of(tables, service, packet, Place { place, slot, flow }, now) {
+            let question = Question { service: number, place, flow, packet: PacketTraits::of(packet), now };
+            match track::backend_of(tables, service, slot, packet, question) {
                 Some(index) => (index, hash),
                 None => return Decision::Drop(DropReason::NoBackend),
             }
@@ -134,9 +135,9 @@ fn fragment_hash(config: &Config, packet: &Packet) -> u64 {
     select::fragment_hash(config.seed, &packet.source, &packet.destination, packet.protocol, packet.fragment)
 }
 
-/// The service that has this key: two probes at most.
+/// The service that has this key, and its number: two probes at most.
 #[inline(always)]
-fn find_service<'t, T: Tables>(tables: &'t T, selector: u64, key: &ServiceKey) -> Option<&'t Service> {
+fn find_service<'t, T: Tables>(tables: &'t T, selector: u64, key: &ServiceKey) -> Option<(u32, &'t Service)> {
     let selector = Selector::from_word(selector);
     let [first, second] = select::index_positions(key, selector.salt, selector.bits);
     let mut entry = tables.index_entry(selector.copy, first)?;
@@ -146,5 +147,5 @@ fn find_service<'t, T: Tables>(tables: &'t T, selector: u64, key: &ServiceKey) -
             return None;
         }
     }
-    tables.service(entry.service)
+    Some((entry.service, tables.service(entry.service)?))
 }

@@ -85,7 +85,47 @@ const TCP_FLAGS: usize = 13;
 /// Bytes of an ICMP header, before what it quotes.
 const ICMP_HEADER: usize = size_of::<IcmpStart>();
 
-/// Reads a frame.
+/// Why a frame is not parsed any further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It is none that can be balanced.
+    Pass(PassReason),
+    /// Only [`parse`] can tell: it has VLAN tags or extension headers, is a fragment, or no transport packet.
+    Rare,
+}
+
+impl From<PassReason> for Stop {
+    fn from(reason: PassReason) -> Self {
+        Self::Pass(reason)
+    }
+}
+
+/// Reads a frame of the kind that nearly all are of: untagged, whole, a transport header right behind the IP header.
+/// What it reads, [`parse`] reads alike.
+///
+/// # Errors
+/// [`Stop`]
+#[inline(always)]
+pub fn parse_common<F: Frame + ?Sized>(frame: &F) -> Result<Packet, Stop> {
+    let ethernet: EthHdr = frame.read(0).ok_or(PassReason::Truncated)?;
+    match ethernet.ether_type {
+        ETHER_IPV4 => common_ip::<V4, F>(frame, true),
+        ETHER_IPV6 => common_ip::<V6, F>(frame, false),
+        ETHER_VLAN | ETHER_SERVICE_VLAN => Err(Stop::Rare),
+        _ => Err(Stop::Pass(PassReason::NotIp)),
+    }
+}
+
+#[inline(always)]
+fn common_ip<I: Family, F: Frame + ?Sized>(frame: &F, is_v4: bool) -> Result<Packet, Stop> {
+    let ip = whole_header::<I, F>(frame, L3_OFFSET)?;
+    if ip.part != Part::Whole || shortest(ip.protocol).is_err() {
+        return Err(Stop::Rare);
+    }
+    Ok(transport(frame, ip, packet_of(ip, L3_OFFSET, is_v4, Kind::Whole))?)
+}
+
+/// Reads any frame.
 ///
 /// # Errors
 /// Why the packet is none that can be balanced. It goes on to the kernel, which knows what to do about
@@ -111,14 +151,18 @@ pub fn parse<F: Frame + ?Sized>(frame: &F) -> Result<Packet, PassReason> {
 }
 
 #[inline(always)]
-fn ip<I: Family, F: Frame + ?Sized>(frame: &F, offset: usize, is_v4: bool) -> Result<Packet, PassReason> {
+fn whole_header<I: Family, F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<IpHeader, PassReason> {
     let header: I::Header = frame.read(offset).ok_or(PassReason::Truncated)?;
     let ip = I::header(&header)?;
     if offset + usize::from(ip.total_len) > frame.len() {
         return Err(PassReason::Truncated);
     }
-    let ip = I::skip_extensions(frame, offset, ip)?;
-    let packet = Packet {
+    Ok(ip)
+}
+
+#[inline(always)]
+fn packet_of(ip: IpHeader, offset: usize, is_v4: bool, kind: Kind) -> Packet {
+    Packet {
         source: ip.source,
         destination: ip.destination,
         source_port: 0,
@@ -130,17 +174,21 @@ fn ip<I: Family, F: Frame + ?Sized>(frame: &F, offset: usize, is_v4: bool) -> Re
         length: ip.total_len,
         offset: offset as u8,
         is_v4,
-        kind: match ip.part {
-            Part::Whole => Kind::Whole,
-            Part::First => Kind::FirstFragment,
-            Part::Later => Kind::LaterFragment,
-        },
+        kind,
         fragment: ip.fragment,
-    };
-    // Its ports are in the first one.
-    if packet.kind == Kind::LaterFragment {
-        return Ok(packet);
     }
+}
+
+#[inline(always)]
+fn ip<I: Family, F: Frame + ?Sized>(frame: &F, offset: usize, is_v4: bool) -> Result<Packet, PassReason> {
+    let ip = I::skip_extensions(frame, offset, whole_header::<I, F>(frame, offset)?)?;
+    let kind = match ip.part {
+        Part::Whole => Kind::Whole,
+        Part::First => Kind::FirstFragment,
+        // Its ports are in the first one.
+        Part::Later => return Ok(packet_of(ip, offset, is_v4, Kind::LaterFragment)),
+    };
+    let packet = packet_of(ip, offset, is_v4, kind);
     if ip.protocol == I::ICMP {
         return icmp::<I, F>(frame, ip, packet);
     }

@@ -1,6 +1,9 @@
 //! Everything a decision may read or write: the seam between the pure decision and where its tables are kept.
 
-use crate::abi::{Backend, Config, Flow, IndexEntry, Note, Service, Slot};
+use crate::{
+    abi::{Backend, Config, Flow, IndexEntry, Note, Service, Slot},
+    track::{self, Question},
+};
 
 /// The tables of a balancer. The kernel program has them in BPF maps, the model in ordinary memory.
 ///
@@ -34,6 +37,15 @@ pub trait Tables {
 
     /// Whether one more flow may be remembered now; asking counts it.
     fn may_remember(&self) -> bool;
+
+    /// Where a flow goes that is remembered or is to be: [`track::remembered`]. The kernel program makes a call of it.
+    #[inline(always)]
+    fn remembered(&self, question: Question) -> u32
+    where
+        Self: Sized,
+    {
+        track::remembered(self, question)
+    }
 
     /// Counts something that happened beside the verdict.
     fn note(&self, note: Note);

@@ -21,15 +21,48 @@ use crate::{
 /// A flow is marked as seen again only after this many ticks: marking dirties a cache line.
 const REFRESH: u32 = 64;
 
-/// Where a packet's flow has its slot and its memory.
-#[derive(Clone, Copy, Debug)]
-pub struct Place {
+/// What the memory of flows is asked: all of it numbers, so that the kernel program can ask by a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Number of the service.
+    pub service: u32,
     /// Place of the slot among all slots.
     pub place: u32,
-    /// The slot.
-    pub slot: Slot,
     /// The flow's identity: see [`Flow::id`].
     pub flow: u64,
+    /// What matters of the packet.
+    pub packet: PacketTraits,
+    /// The time.
+    pub now: Ticks,
+}
+
+/// What matters of a packet for the memory of its flow, in one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketTraits(pub u32);
+
+impl PacketTraits {
+    const TCP: u32 = 1;
+    const OPENS: u32 = 2;
+    const PASSIVE: u32 = 4;
+
+    /// The traits of a packet. An ICMP error is no sign of life of its flow.
+    #[inline(always)]
+    pub const fn of(packet: &Packet) -> Self {
+        let passive = matches!(packet.kind, Kind::IcmpError);
+        Self(packet.is_tcp() as u32 | (packet.opens_flow() as u32) << 1 | (passive as u32) << 2)
+    }
+
+    const fn is_tcp(self) -> bool {
+        self.0 & Self::TCP != 0
+    }
+
+    const fn opens(self) -> bool {
+        self.0 & Self::OPENS != 0
+    }
+
+    const fn is_passive(self) -> bool {
+        self.0 & Self::PASSIVE != 0
+    }
 }
 
 /// The index of the backend that a packet goes to; `None` if its slot is empty.
@@ -37,34 +70,35 @@ pub struct Place {
 pub fn backend_of<T: Tables>(
     tables: &T,
     service: &Service,
+    slot: Slot,
     packet: &Packet,
-    place: Place,
-    now: Ticks,
+    question: Question,
 ) -> Option<u32> {
-    let tcp = packet.is_tcp();
-    let tracked = match service.tracking(tcp) {
+    let tracked = match service.tracking(packet.is_tcp()) {
         Tracking::Never => false,
-        Tracking::Transition => place.slot.in_transition(),
+        Tracking::Transition => slot.in_transition(),
         Tracking::Always => true,
     };
-    if !tracked {
-        return owner(service, place.slot);
-    }
-    let Some(bucket) = tables.bucket(place.flow as u32) else {
-        return owner(service, place.slot);
-    };
-    remembered(tables, service, packet, place, now, &bucket)
+    let index = if tracked { tables.remembered(question) } else { owner(service, slot) };
+    (index != NOBODY).then_some(index)
 }
 
-/// The owner's index. Numbers that are none of the pool's stay what they are and lead to an absent backend.
+/// No backend's index. A number and not a `None`, whose payload would be undefined where the verifier wants to see all.
+const NOBODY: u32 = u32::MAX;
+
+/// An index that no table has: what a slot that names none of the pool's backends leads to.
+const ABSENT: u32 = u32::MAX - 1;
+
+/// The index of a slot's owner.
 #[inline(always)]
-fn owner(service: &Service, slot: Slot) -> Option<u32> {
-    let number = u32::from(slot.owner()?);
-    // A number outside the pool must not reach into the next one's backends.
-    if number < service.backend_count {
-        Some(service.backend_base.wrapping_add(number))
-    } else {
-        Some(u32::MAX)
+fn owner(service: &Service, slot: Slot) -> u32 {
+    match slot.owner() {
+        // A number outside the pool must not reach into the next one's backends.
+        Some(number) if u32::from(number) < service.backend_count => {
+            service.backend_base.wrapping_add(u32::from(number))
+        }
+        Some(_) => ABSENT,
+        None => NOBODY,
     }
 }
 
@@ -73,40 +107,64 @@ fn standing<T: Tables>(tables: &T, index: u32) -> Standing {
     tables.backend(index).map_or(Standing::default(), Backend::standing)
 }
 
-#[inline(always)]
-fn remembered<T: Tables>(
-    tables: &T,
-    service: &Service,
-    packet: &Packet,
-    place: Place,
-    now: Ticks,
-    bucket: &T::Bucket<'_>,
-) -> Option<u32> {
-    let opens = packet.opens_flow();
-    // An ICMP error is no sign of life of its flow.
-    let passive = packet.kind == Kind::IcmpError;
-    let idle = service.idle(packet.is_tcp());
-    let mut known = WAYS;
-    let mut free = WAYS;
-    let mut least = WAYS;
-    let mut least_age = 0;
-    for way in 0..WAYS {
-        let flow = bucket.load(way);
-        if flow.id == place.flow {
-            known = way;
-            break;
-        }
-        let age = now.since(flow.seen());
-        if flow.id == 0 || age > idle {
-            free = way;
-        } else if !flow.is_confirmed() && (least == WAYS || age > least_age) {
-            least = way;
-            least_age = age;
-        }
+/// The place of a bucket that a flow is at, or should be put at: a rank and, in the low bits, the way.
+///
+/// One number, because the verifier walks every path to a known value on its own, but all paths to an unknown one
+/// together.
+#[derive(Clone, Copy)]
+struct Best(u64);
+
+impl Best {
+    /// The flow itself is there.
+    const SAME: u64 = 1 << 42;
+    /// Nobody is there, or one who has long been idle.
+    const IDLE: u64 = 1 << 41;
+    /// One who was seen but once is there: below this bit, how long ago.
+    const ONCE: u64 = 1 << 40;
+
+    #[inline(always)]
+    const fn way(self) -> usize {
+        self.0 as usize & (WAYS - 1)
     }
 
-    if known < WAYS {
-        let flow = bucket.load(known);
+    /// Whether it may be taken.
+    #[inline(always)]
+    const fn is_free(self) -> bool {
+        self.0 >= Self::ONCE
+    }
+}
+
+#[inline(always)]
+fn best_place<B: FlowBucket>(bucket: &B, id: u64, idle: u32, now: Ticks) -> Best {
+    let mut best = 0;
+    for way in 0..WAYS {
+        let flow = bucket.load(way);
+        let age = now.since(flow.seen());
+        let same = (flow.id == id) as u64 * Best::SAME;
+        let free = (flow.id == 0 || age > idle) as u64 * Best::IDLE;
+        let once = (!flow.is_confirmed()) as u64 * (Best::ONCE | (age as u64) << 2);
+        let rank = same | free | once | way as u64;
+        if rank > best {
+            best = rank;
+        }
+    }
+    Best(best)
+}
+
+/// Where a flow goes that is remembered or is to be: an index, or `u32::MAX` for nowhere.
+#[inline(always)]
+pub fn remembered<T: Tables>(tables: &T, question: Question) -> u32 {
+    let Question { service, place, flow: id, packet, now } = question;
+    let (Some(service), Some(slot), Some(bucket)) =
+        (tables.service(service), tables.slot(place), tables.bucket(id as u32))
+    else {
+        return NOBODY;
+    };
+    let opens = packet.opens();
+    let idle = service.idle(packet.is_tcp());
+    let best = best_place(&bucket, id, idle, now);
+    let flow = bucket.load(best.way());
+    if flow.id == id {
         let backend = flow.backend();
         let within = backend.wrapping_sub(service.backend_base) < service.backend_count;
         let standing = standing(tables, backend);
@@ -114,24 +172,17 @@ fn remembered<T: Tables>(
         if within && age <= idle && standing.epoch() == flow.epoch() && standing.takes(opens) {
             // The second packet confirms a flow; a SYN sent again does not.
             let confirms = !flow.is_confirmed() && !opens;
-            if !passive && (confirms || age > REFRESH) {
+            if !packet.is_passive() && (confirms || age > REFRESH) {
                 let confirmed = flow.is_confirmed() || confirms;
-                bucket.update(known, Flow::new(place.flow, backend, flow.epoch(), confirmed, now));
+                bucket.update(best.way(), Flow::new(id, backend, flow.epoch(), confirmed, now));
             }
-            return Some(backend);
+            return backend;
         }
     }
 
-    let way = if known < WAYS {
-        known
-    } else if free < WAYS {
-        free
-    } else {
-        least
-    };
-    let remembers = if passive {
+    let remembers = if packet.is_passive() {
         false
-    } else if way == WAYS {
+    } else if !best.is_free() {
         tables.note(Note::FlowsFull);
         false
     } else if tables.may_remember() {
@@ -141,41 +192,32 @@ fn remembered<T: Tables>(
         false
     };
 
-    let mut chosen = owner(service, place.slot);
+    let mut chosen = owner(service, slot);
     // Of TCP, what nobody remembers began before the slot changed owner, unless it begins now. And what begins now
     // and cannot be remembered must go where its next packet will be sent for want of a memory.
-    if place.slot.in_transition()
-        && packet.is_tcp()
-        && (!opens || !remembers)
-        && let Some(previous) = tables.previous(place.place).and_then(|slot| owner(service, slot))
-        && standing(tables, previous).takes(opens)
-    {
-        chosen = Some(previous);
+    if slot.in_transition() && packet.is_tcp() && (!opens || !remembers) {
+        let previous = tables.previous(place).map_or(NOBODY, |slot| owner(service, slot));
+        if standing(tables, previous).takes(opens) {
+            chosen = previous;
+        }
     }
-    let index = chosen?;
-    if remembers {
-        let epoch = standing(tables, index).epoch();
-        bucket.replace(way, Flow::new(place.flow, index, epoch, false, now));
+    if remembers && chosen < ABSENT {
+        let epoch = standing(tables, chosen).epoch();
+        bucket.replace(best.way(), Flow::new(id, chosen, epoch, false, now));
     }
-    Some(index)
+    chosen
 }
 
 /// Remembers where the first fragment of a packet went.
 #[inline(always)]
 pub fn remember_fragment<T: Tables>(tables: &T, hash: u64, backend: u32, now: Ticks) {
     let Some(bucket) = tables.bucket(hash as u32) else { return };
-    let mut place = WAYS;
-    for way in 0..WAYS {
-        let flow = bucket.load(way);
-        if flow.id == 0 || flow.id == hash || !flow.is_confirmed() {
-            place = way;
-        }
-    }
-    if place == WAYS {
+    let best = best_place(&bucket, hash, u32::MAX, now);
+    if !best.is_free() {
         tables.note(Note::FlowsFull);
     } else if tables.may_remember() {
         let epoch = standing(tables, backend).epoch();
-        bucket.replace(place, Flow::new(hash, backend, epoch, false, now));
+        bucket.replace(best.way(), Flow::new(hash, backend, epoch, false, now));
     } else {
         tables.note(Note::FlowsLimited);
     }
@@ -185,14 +227,11 @@ pub fn remember_fragment<T: Tables>(tables: &T, hash: u64, backend: u32, now: Ti
 #[inline(always)]
 pub fn fragment<T: Tables>(tables: &T, hash: u64, idle: u32, now: Ticks) -> Option<u32> {
     let bucket = tables.bucket(hash as u32)?;
-    for way in 0..WAYS {
-        let flow = bucket.load(way);
-        if flow.id == hash {
-            let backend = flow.backend();
-            let standing = standing(tables, backend);
-            let current = standing.epoch() == flow.epoch() && standing.takes(false);
-            return (current && now.since(flow.seen()) <= idle).then_some(backend);
-        }
+    let flow = bucket.load(best_place(&bucket, hash, u32::MAX, now).way());
+    if flow.id != hash || now.since(flow.seen()) > idle {
+        return None;
     }
-    None
+    let backend = flow.backend();
+    let standing = standing(tables, backend);
+    (standing.epoch() == flow.epoch() && standing.takes(false)).then_some(backend)
 }

@@ -34,14 +34,10 @@ pub mod protocol {
     pub const ROUTING: u8 = 43;
     /// IPv6 fragment header.
     pub const FRAGMENT: u8 = 44;
-    /// Authentication header (RFC 4302).
-    pub const AUTHENTICATION: u8 = 51;
     /// IPv6 destination options.
     pub const DESTINATION_OPTIONS: u8 = 60;
     /// SCTP (RFC 9260).
     pub const SCTP: u8 = 132;
-    /// Mobility header (RFC 6275).
-    pub const MOBILITY: u8 = 135;
     /// ICMP for IPv6.
     pub const ICMPV6: u8 = 58;
 }

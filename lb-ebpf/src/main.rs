@@ -21,49 +21,62 @@ use aya_ebpf::{
 use lb_common::{
     abi::{DropReason, PassReason, Reason, Ticks},
     decide::{Decision, decide},
-    parse::parse,
+    packet::Packet,
+    parse::{Stop, parse, parse_common},
 };
 
 use crate::{cursor::Cursor, maps::Maps};
 
-/// Balances the packets of services; passes everything else on.
+/// Balances the packets of services; passes everything else on. What is rare goes to [`lb_rare`], so that the common
+/// packet pays nothing for it and the verifier looks at each alone.
 #[xdp]
 pub fn lb(ctx: XdpContext) -> u32 {
-    let packet = match parse(&Cursor::new(&ctx)) {
-        Ok(packet) => packet,
-        Err(reason) => {
-            report::reason(&ctx, Reason::Pass(reason));
-            return xdp_action::XDP_PASS;
+    match parse_common(&Cursor::new(&ctx)) {
+        Ok(packet) => balance(&ctx, &packet),
+        Err(Stop::Pass(reason)) => pass(&ctx, reason),
+        Err(Stop::Rare) => {
+            maps::go_on_with_rare(&ctx);
+            // Only if the daemon did not put it there.
+            pass(&ctx, PassReason::NoRareProgram)
         }
-    };
-    match decide(&Maps, &packet, Ticks::new(maps::jiffies())) {
-        Decision::Forward(forward) => match forward::send(&ctx, &packet, &forward) {
+    }
+}
+
+/// Balances packets of every kind: [`lb`] hands over those with VLAN tags or extension headers, fragments and ICMP.
+#[xdp]
+pub fn lb_rare(ctx: XdpContext) -> u32 {
+    match parse(&Cursor::new(&ctx)) {
+        Ok(packet) => balance(&ctx, &packet),
+        Err(reason) => pass(&ctx, reason),
+    }
+}
+
+#[inline(always)]
+fn pass(ctx: &XdpContext, reason: PassReason) -> u32 {
+    report::reason(ctx, Reason::Pass(reason));
+    xdp_action::XDP_PASS
+}
+
+#[inline(always)]
+fn drop(ctx: &XdpContext, reason: DropReason) -> u32 {
+    report::reason(ctx, Reason::Drop(reason));
+    xdp_action::XDP_DROP
+}
+
+#[inline(always)]
+fn balance(ctx: &XdpContext, packet: &Packet) -> u32 {
+    match decide(&Maps, packet, Ticks::new(maps::jiffies())) {
+        Decision::Forward(forward) => match forward::send(ctx, packet, &forward) {
             Ok(verdict) => {
-                report::forwarded(&ctx, &packet, &forward);
+                report::forwarded(ctx, packet, &forward);
                 verdict
             }
-            Err(reason) => {
-                report::reason(&ctx, Reason::Drop(reason));
-                xdp_action::XDP_DROP
-            }
+            Err(reason) => drop(ctx, reason),
         },
-        // Answered in icmp.rs.
-        Decision::Echo => {
-            report::reason(&ctx, Reason::Pass(PassReason::NotForService));
-            xdp_action::XDP_PASS
-        }
-        Decision::TooBig { room: _ } => {
-            report::reason(&ctx, Reason::Drop(DropReason::TooBig));
-            xdp_action::XDP_DROP
-        }
-        Decision::Pass(reason) => {
-            report::reason(&ctx, Reason::Pass(reason));
-            xdp_action::XDP_PASS
-        }
-        Decision::Drop(reason) => {
-            report::reason(&ctx, Reason::Drop(reason));
-            xdp_action::XDP_DROP
-        }
+        Decision::Echo => pass(ctx, PassReason::NotForService),
+        Decision::TooBig { room: _ } => drop(ctx, DropReason::TooBig),
+        Decision::Pass(reason) => pass(ctx, reason),
+        Decision::Drop(reason) => drop(ctx, reason),
     }
 }
 

@@ -6,14 +6,16 @@ use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     helpers::{bpf_get_smp_processor_id, generated::bpf_jiffies64},
     macros::map,
-    maps::{Array, DevMap},
+    maps::{Array, DevMap, ProgramArray},
+    programs::XdpContext,
 };
 use lb_common::{
     abi::{
         Backend, Bucket, Config, Counter, Flow, IndexEntry, Limits, MAX_PORTS, Note, Reason, SLOTS_PER_LINE,
-        Service, Slot, SlotLine, WAYS,
+        Service, Slot, SlotLine, Ticks, WAYS,
     },
     tables::{FlowBucket, Tables},
+    track::{self, PacketTraits, Question},
 };
 
 // The daemon maps these arrays into its memory: it fills them by aligned stores and reads counters by loads.
@@ -41,6 +43,8 @@ static lb_counters: Array<Counter> = Array::with_max_entries(Limits::DEFAULT.cou
 static lb_reasons: Array<Counter> = Array::with_max_entries(Reason::COUNT, BPF_F_MMAPABLE);
 #[map]
 static lb_devices: DevMap = DevMap::with_max_entries(MAX_PORTS, 0);
+#[map]
+static lb_programs: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[map]
 static lb_budgets: Array<Budget> = Array::with_max_entries(1, 0);
 
@@ -139,9 +143,24 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn remembered(&self, question: Question) -> u32 {
+        let Question { service, place, flow, packet: PacketTraits(packet), now } = question;
+        lb_remembered(flow, service, place, packet, now.to_bits())
+    }
+
+    #[inline(always)]
     fn note(&self, note: Note) {
         count_reason(Reason::Note(note), 0);
     }
+}
+
+/// [`track::remembered`] behind a call: its many ways are verified once and alone. A call costs some nanoseconds, and
+/// only packets of remembered flows make it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_remembered(flow: u64, service: u32, place: u32, packet: u32, now: u32) -> u32 {
+    let (packet, now) = (PacketTraits(packet), Ticks::from_bits(now));
+    track::remembered(&Maps, Question { service, place, flow, packet, now })
 }
 
 #[inline(always)]
@@ -193,6 +212,13 @@ impl FlowBucket for MapBucket {
         // SAFETY: as above.
         unsafe { (&raw mut (*flow).value).write_volatile(new.value) };
     }
+}
+
+/// Hands the packet over to the program for rare ones. Returns only if there is none.
+#[inline(always)]
+pub fn go_on_with_rare(ctx: &XdpContext) {
+    // SAFETY: the array holds nothing but XDP programs.
+    unsafe { lb_programs.tail_call(ctx, 0) };
 }
 
 /// Interface index of a port; 0 if there is none.

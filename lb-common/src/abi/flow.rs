@@ -13,6 +13,18 @@ impl Ticks {
         Self(jiffies as u32 & Self::MASK)
     }
 
+    /// The number behind it.
+    #[inline(always)]
+    pub const fn to_bits(self) -> u32 {
+        self.0
+    }
+
+    /// From the number behind it.
+    #[inline(always)]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits & Self::MASK)
+    }
+
     /// How long before `self` this was; up to half of the range (12 days at 1000 jiffies a second).
     #[inline(always)]
     pub const fn since(self, earlier: Self) -> u32 {

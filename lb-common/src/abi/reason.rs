@@ -41,6 +41,7 @@ reasons! {
         Fragment "fragment" "A fragment of an ICMP message, or an ICMP error that quotes a later fragment."
         Extension "extension" "More IPv6 extension headers stand before the transport header than anyone sends."
         OtherProtocol "other_protocol" "Neither TCP, UDP nor SCTP, nor an ICMP message that has to do with a service."
+        NoRareProgram "no_rare_program" "The program for rare packets is not there: a defect."
     }
 }
 

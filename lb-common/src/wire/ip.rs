@@ -142,31 +142,29 @@ impl Family for V4 {
     }
 }
 
-/// What IPv6 extension headers begin with.
-#[repr(C, align(2))]
+/// What IPv6 extension headers begin with, the fragment header among them (RFC 8200 sections 4.2 to 4.6); numbers as
+/// they stand in memory.
+#[repr(C, align(4))]
 #[derive(Clone, Copy)]
 struct Extension {
     next: u8,
+    /// In units of 8 bytes, the first not counted; in a fragment header 0.
     length: u8,
-}
-
-/// The fragment header (RFC 8200 section 4.5); numbers as they stand in memory.
-#[repr(C, align(4))]
-#[derive(Clone, Copy)]
-struct FragmentHeader {
-    next: u8,
-    reserved: u8,
+    /// In a fragment header: offset and more-fragments flag.
     offset: u16,
+    /// In a fragment header.
     id: u32,
 }
 
 // SAFETY: numbers without padding.
 unsafe impl Pod for Extension {}
-// SAFETY: numbers without padding.
-unsafe impl Pod for FragmentHeader {}
 
 /// Extension headers before the transport's that are stepped over. RFC 8200 section 4.1 has an order of at most six.
 const MAX_EXTENSIONS: usize = 6;
+
+/// Bytes that an IPv6 header and its extension headers may take. More is not sent in earnest, and the verifier wants to
+/// see where it ends.
+const MAX_HEADERS: u16 = 1024;
 
 impl Family for V6 {
     type Header = Longs<Ipv6Hdr>;
@@ -206,40 +204,33 @@ impl Family for V6 {
         mut header: IpHeader,
     ) -> Result<IpHeader, PassReason> {
         for _ in 0..MAX_EXTENSIONS {
-            let at = offset + usize::from(header.header_len);
-            let length = match header.protocol {
-                protocol::FRAGMENT => {
-                    let part: FragmentHeader = frame.read(at).ok_or(PassReason::Truncated)?;
-                    let offset = u16::from_be(part.offset);
-                    header.part = Part::new(offset & 1 != 0, offset >> 3);
-                    header.fragment = if header.part == Part::Whole { 0 } else { part.id };
-                    header.protocol = part.next;
-                    8
-                }
-                protocol::HOP_BY_HOP
-                | protocol::ROUTING
-                | protocol::AUTHENTICATION
-                | protocol::DESTINATION_OPTIONS
-                | protocol::MOBILITY => {
-                    let part: Extension = frame.read(at).ok_or(PassReason::Truncated)?;
-                    let units = u16::from(part.length);
-                    let length = if header.protocol == protocol::AUTHENTICATION {
-                        (units + 2) * 4
-                    } else {
-                        (units + 1) * 8
-                    };
-                    header.protocol = part.next;
-                    length
-                }
-                _ => return Ok(header),
-            };
-            header.header_len += length;
-            if header.header_len > header.total_len {
+            let is_fragment = header.protocol == protocol::FRAGMENT;
+            if !is_fragment
+                && !matches!(
+                    header.protocol,
+                    protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS
+                )
+            {
+                return Ok(header);
+            }
+            let part: Extension =
+                frame.read(offset + usize::from(header.header_len)).ok_or(PassReason::Truncated)?;
+            header.protocol = part.next;
+            header.header_len += (u16::from(part.length) + 1) * 8;
+            if header.header_len > header.total_len || header.header_len > MAX_HEADERS {
                 return Err(PassReason::BadHeader);
             }
-            // What follows the fragment header of a later fragment is payload.
-            if header.part == Part::Later {
-                return Ok(header);
+            if is_fragment {
+                let offset = u16::from_be(part.offset);
+                if part.length != 0 || header.part != Part::Whole {
+                    return Err(PassReason::BadHeader);
+                }
+                header.part = Part::new(offset & 1 != 0, offset >> 3);
+                header.fragment = if header.part == Part::Whole { 0 } else { part.id };
+                // What follows the fragment header of a later fragment is payload.
+                if header.part == Part::Later {
+                    return Ok(header);
+                }
             }
         }
         Err(PassReason::Extension)

@@ -14,7 +14,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
-    maps::{DevMap, Map},
+    maps::{DevMap, Map, ProgramArray},
     programs::{
         ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp, XdpMode as AyaMode,
         links::{FdLink, PinnedLink},
@@ -183,6 +183,8 @@ impl Kernel {
         xdp(&mut ebpf, name::PROGRAM)?.load().map_err(refused(name::PROGRAM))?;
         classifier(&mut ebpf, name::PROBE)?.load().map_err(refused(name::PROBE))?;
         xdp(&mut ebpf, name::CLOCK)?.load().map_err(refused(name::CLOCK))?;
+        xdp(&mut ebpf, name::RARE)?.load().map_err(refused(name::RARE))?;
+        hand_over(&mut ebpf)?;
         let tables = MappedTables {
             config: mapped(&ebpf, name::CONFIG, 1)?,
             index: mapped(&ebpf, name::INDEX, 2 * limits.index)?,
@@ -414,6 +416,16 @@ impl Kernel {
             reasons: (0..Reason::COUNT).map(|at| sum(&self.tables.reasons, Reason::COUNT, at)).collect(),
         }
     }
+}
+
+/// Lets the balancer hand rare packets over.
+fn hand_over(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    let failed = |source| KernelError::Map { map: name::PROGRAMS, source };
+    let rare = xdp(ebpf, name::RARE)?.fd().and_then(|fd| Ok(fd.try_clone()?));
+    let rare = rare.map_err(|error| failed(io::Error::other(error)))?;
+    let map = ebpf.map_mut(name::PROGRAMS).ok_or(KernelError::Missing(name::PROGRAMS))?;
+    let mut programs: ProgramArray<_> = map.try_into().map_err(|_| KernelError::Missing(name::PROGRAMS))?;
+    programs.set(0, &rare, 0).map_err(|error| failed(io::Error::other(error)))
 }
 
 fn into_fd_link(link: XdpLink) -> Result<FdLink, ProgramError> {
