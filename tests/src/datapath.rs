@@ -9,11 +9,15 @@ pub mod target;
 pub mod ways;
 pub mod world;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+};
 
 use anyhow::{Context, bail, ensure};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
-use lb_common::abi::{Counter, Limits, Reason, name};
+use lb_common::abi::{Counter, Flow, Limits, Reason, name};
 use lb_user::{
     edge::kernel::{Kernel, LoadOptions},
     model::{
@@ -37,7 +41,8 @@ pub const EGRESS: u32 = 2;
 pub const THIRD: u32 = 3;
 
 /// Sizes of the tables: small, so that they are quickly read back whole.
-pub const LIMITS: Limits = Limits { index: 512, services: 32, slots: 4096, backends: 512, counters: 1024 };
+pub const LIMITS: Limits =
+    Limits { index: 512, services: 32, slots: 4096, backends: 512, counters: 1024, flow_buckets: 256 };
 
 /// The longest frame that a test may send: what fits a page beside headroom and tail.
 pub const LONGEST: usize = 3400;
@@ -98,7 +103,7 @@ pub enum Place {
     Forwarded {
         /// Name of the service.
         service: String,
-        /// Name of the backend.
+        /// Address of the backend.
         backend: String,
     },
     /// At a counter that no service owns.
@@ -163,7 +168,9 @@ impl Rig {
     ) -> anyhow::Result<()> {
         self.begin(target, usize::MAX, watch)?;
         self.layout.release();
-        let more = plan(&self.memory, &self.layout, target, &mut self.cache)?;
+        // A slot that settled and moved again in one plan is in transition anew.
+        let target = Target { settled: BTreeSet::new(), ..target.clone() };
+        let more = plan(&self.memory, &self.layout, &target, &mut self.cache)?;
         ensure!(more.is_empty(), "a plan carried out leaves something to do: {more:?}");
         Ok(())
     }
@@ -208,6 +215,20 @@ impl Rig {
     /// The tables as they are in the kernel.
     pub fn read(&self) -> Memory {
         self.kernel.read()
+    }
+
+    /// The clock that flows are remembered by: jiffies.
+    ///
+    /// # Errors
+    /// The kernel does not run the program that tells it.
+    pub fn jiffies(&mut self) -> anyhow::Result<u32> {
+        let options = TestRunOptions { data_in: Some(&[0; 64]), ..TestRunOptions::default() };
+        Ok(xdp(&mut self.kernel, name::CLOCK)?.test_run(options)?.return_value)
+    }
+
+    /// Flows that the kernel remembers.
+    pub fn flows(&self) -> Vec<Flow> {
+        self.kernel.flows()
     }
 
     /// Where things stand.
@@ -313,19 +334,19 @@ impl Rig {
         self.layout.services().find_map(|(service, place)| {
             let number = u16::try_from(counter.checked_sub(place.record.counter_base)?).ok()?;
             let pool = self.layout.pool(&place.pool)?;
-            let (backend, _) = pool.numbers.iter().find(|(_, (own, _))| *own == number)?;
-            Some(Place::Forwarded { service: service.to_string(), backend: backend.to_string() })
+            let (backend, _) = pool.numbers.iter().find(|(_, own)| **own == number)?;
+            Some(Place::Forwarded { service: service.to_string(), backend: backend.address.to_string() })
         })
     }
 
     /// Index of a backend in the table of all backends.
     ///
     /// # Errors
-    /// There is none of that name.
-    pub fn backend(&self, pool: &str, backend: &str) -> anyhow::Result<u32> {
-        let (pool, backend) = (Name::new(pool)?, Name::new(backend)?);
-        let place = self.layout.pool(&pool).context("no such pool")?;
-        place.index_of(&backend).context("no such backend")
+    /// The pool has none of that address.
+    pub fn backend(&self, pool: &str, address: IpAddr) -> anyhow::Result<u32> {
+        let place = self.layout.pool(&Name::new(pool)?).context("no such pool")?;
+        let identity = place.numbers.keys().find(|identity| identity.address == address);
+        identity.and_then(|identity| place.index_of(identity)).context("no such backend")
     }
 }
 

@@ -7,6 +7,7 @@ pub mod generate;
 pub mod hex;
 pub mod outer;
 pub mod random;
+pub mod rare;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -31,6 +32,8 @@ pub mod protocol {
     pub const UDP: u8 = 17;
     /// IPv6 in IP.
     pub const IPV6: u8 = 41;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
     /// The fragment header of IPv6.
     pub const FRAGMENT: u8 = 44;
     /// ICMP for IPv6.
@@ -45,6 +48,8 @@ pub mod ether {
     pub const ARP: u16 = 0x0806;
     /// An 802.1Q tag.
     pub const VLAN: u16 = 0x8100;
+    /// An 802.1ad tag: the outer one of two.
+    pub const SERVICE_VLAN: u16 = 0x88a8;
     /// IPv6.
     pub const IPV6: u16 = 0x86dd;
 }
@@ -64,6 +69,7 @@ enum Transport {
         flags: u8,
     },
     Udp,
+    Sctp,
     /// Nothing but the payload.
     Raw,
 }
@@ -83,6 +89,7 @@ pub struct Packet {
     options: Vec<u8>,
     extensions: Vec<(u8, Vec<u8>)>,
     padding: usize,
+    tags: Vec<[u16; 2]>,
     // Lies about what is there.
     ether_type: Option<u16>,
     version: Option<u8>,
@@ -138,6 +145,7 @@ impl Packet {
             options: Vec::new(),
             extensions: Vec::new(),
             padding: 0,
+            tags: Vec::new(),
             ether_type: None,
             version: None,
             header_words: None,
@@ -157,9 +165,28 @@ impl Packet {
         Self::new(source, destination, Transport::Udp)
     }
 
+    /// SCTP between two endpoints: a common header, whose checksum nobody on the way looks at.
+    pub fn sctp(source: SocketAddr, destination: SocketAddr) -> Self {
+        Self::new(source, destination, Transport::Sctp)
+    }
+
     /// The same packet from another endpoint.
     pub fn from(self, source: SocketAddr) -> Self {
         Self { source, ..self }
+    }
+
+    /// The same packet to another address.
+    ///
+    /// # Panics
+    /// If that is of the other family.
+    pub fn to(self, address: IpAddr) -> Self {
+        assert_eq!(self.is_v4(), address.is_ipv4(), "one family: {address}");
+        Self { destination: SocketAddr::new(address, self.destination.port()), ..self }
+    }
+
+    /// Whether it is IPv4.
+    pub fn is_v4(&self) -> bool {
+        self.source.is_ipv4()
     }
 
     /// What the transport header carries.
@@ -225,6 +252,12 @@ impl Packet {
         Self { padding, ..self }
     }
 
+    /// One more VLAN tag, behind those there are: its `EtherType` and its control information.
+    pub fn tag(mut self, ether_type: u16, control: u16) -> Self {
+        self.tags.push([ether_type, control]);
+        self
+    }
+
     /// Another `EtherType` than the right one.
     pub fn ether_type(self, ether_type: u16) -> Self {
         Self { ether_type: Some(ether_type), ..self }
@@ -258,7 +291,10 @@ impl Packet {
     /// The bytes of the frame.
     pub fn frame(&self) -> Vec<u8> {
         let own = if self.source.is_ipv4() { ether::IPV4 } else { ether::IPV6 };
-        let mut frame = ethernet(LB_MAC, ROUTER_MAC, self.ether_type.unwrap_or(own), &self.ip_packet());
+        let mut frame = [LB_MAC, ROUTER_MAC].concat();
+        let types = self.tags.iter().flatten().chain([self.ether_type.as_ref().unwrap_or(&own)]);
+        frame.extend(types.flat_map(|word| word.to_be_bytes()));
+        frame.extend(self.ip_packet());
         frame.extend((1..=self.padding).map(|n| 0xa0 | n as u8));
         frame.truncate(self.cut.unwrap_or(usize::MAX));
         frame
@@ -267,11 +303,7 @@ impl Packet {
     /// The bytes of the IP packet.
     pub fn ip_packet(&self) -> Vec<u8> {
         let transport = self.segment();
-        let protocol = self.protocol.unwrap_or(match self.transport {
-            Transport::Tcp { .. } => protocol::TCP,
-            Transport::Udp => protocol::UDP,
-            Transport::Raw => 0xff,
-        });
+        let protocol = self.number();
         let mut packet = match (self.source.ip(), self.destination.ip()) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let header_len = 20 + self.options.len();
@@ -311,6 +343,16 @@ impl Packet {
         packet.to_vec()
     }
 
+    /// Protocol number of what stands behind the IP headers.
+    fn number(&self) -> u8 {
+        self.protocol.unwrap_or(match self.transport {
+            Transport::Tcp { .. } => protocol::TCP,
+            Transport::Udp => protocol::UDP,
+            Transport::Sctp => protocol::SCTP,
+            Transport::Raw => 0xff,
+        })
+    }
+
     /// The extension headers: each begins with the number of what follows it.
     fn chain(&self, last: u8) -> Vec<u8> {
         let following = self.extensions.iter().skip(1).map(|&(number, _)| number).chain([last]);
@@ -343,6 +385,13 @@ impl Packet {
                 segment.put_u16(0);
                 (protocol::UDP, 6)
             }
+            Transport::Sctp => {
+                segment.put_u16(self.source.port());
+                segment.put_u16(self.destination.port());
+                segment.put_u64(0x0102_0304_0000_0000);
+                segment.put_slice(&self.payload);
+                return segment.to_vec();
+            }
             Transport::Raw => return self.payload.clone(),
         };
         segment.put_slice(&self.payload);
@@ -363,6 +412,13 @@ impl Packet {
         segment[place..place + 2].copy_from_slice(&sum.to_be_bytes());
         segment.to_vec()
     }
+}
+
+/// Where the IP header of a frame begins: behind its VLAN tags.
+pub fn ip_offset(frame: &[u8]) -> usize {
+    let is_tag = |at: &usize| matches!(frame[*at..*at + 2], [0x81, 0] | [0x88, 0xa8]);
+    let tags = [12, 16].iter().take_while(|at| is_tag(at)).count();
+    ETHERNET_LEN + 4 * tags
 }
 
 /// Puts an Ethernet header before a payload.

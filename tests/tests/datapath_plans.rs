@@ -109,8 +109,7 @@ fn no_step_of_a_plan_loses_a_packet() {
 #[test]
 fn a_full_pool_changes_its_tunnel_source() {
     with_rig(|rig| {
-        let backend =
-            |number: u8| ipip(&format!("b{number}"), &format!("10.9.0.{number}"), hop(INGRESS, number));
+        let backend = |number: u8| ipip(&format!("10.9.0.{number}"), hop(INGRESS, number));
         let mut target = Target {
             pools: vec![pool("p", 101, vec![backend(1)])],
             services: vec![service("s", "192.0.2.1", &["tcp/80"], "p")],
@@ -133,8 +132,7 @@ fn a_full_pool_changes_its_tunnel_source() {
 #[test]
 fn a_service_leaves_a_pool_that_is_emptied() {
     with_rig(|rig| {
-        let backend =
-            |number: u8| ipip(&format!("b{number}"), &format!("10.9.0.{number}"), hop(INGRESS, number));
+        let backend = |number: u8| ipip(&format!("10.9.0.{number}"), hop(INGRESS, number));
         let mut target = Target {
             pools: vec![pool("old", 31, vec![backend(1)]), pool("new", 31, vec![backend(2)])],
             services: vec![service("s", "192.0.2.1", &["tcp/80"], "old")],

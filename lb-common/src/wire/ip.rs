@@ -60,8 +60,9 @@ impl Part {
 pub const fn hop_v4(word: u32) -> u32 {
     let host = u32::from_be(word);
     let sum = (host & 0xffff) + 0x0100;
-    let check = (sum & 0xffff) + (sum >> 16);
-    (((host & 0xffff_0000) - 0x0100_0000) | (check & 0xffff)).to_be()
+    // As the sum over the whole header has it: never minus zero (RFC 1624 section 3).
+    let check = (sum + (sum >= 0xffff) as u32) & 0xffff;
+    (((host & 0xffff_0000) - 0x0100_0000) | check).to_be()
 }
 
 /// An IP version.

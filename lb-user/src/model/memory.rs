@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use lb_common::{
-    abi::{Backend, Config, Flow, IndexEntry, Limits, MAX_PORTS, Note, Service, Slot, WAYS},
+    abi::{Backend, Config, Flow, IndexEntry, Limits, MAX_PORTS, Note, Reason, Service, Slot, WAYS},
     tables::{FlowBucket, Tables},
 };
 
@@ -85,28 +85,40 @@ impl Memory {
 
 /// The flow table. A packet remembers flows although it may only read the tables.
 #[derive(Clone, Debug)]
-pub struct Flows(Vec<Cell<Flow>>);
+pub struct Flows {
+    places: Vec<Cell<Flow>>,
+    /// How often each note was made, by its counter.
+    notes: [Cell<u64>; Reason::COUNT as usize],
+}
 
 impl Flows {
     /// An empty table.
     pub fn new(buckets: u32) -> Self {
-        Self(vec![Cell::new(Flow::default()); buckets as usize * WAYS])
+        Self::of(vec![Flow::default(); buckets as usize * WAYS])
     }
 
     /// A table read from elsewhere, place by place.
     pub fn of(flows: impl IntoIterator<Item = Flow>) -> Self {
-        Self(flows.into_iter().map(Cell::new).collect())
+        Self {
+            places: flows.into_iter().map(Cell::new).collect(),
+            notes: [const { Cell::new(0) }; Reason::COUNT as usize],
+        }
     }
 
     /// Every remembered flow.
     pub fn iter(&self) -> impl Iterator<Item = Flow> {
-        self.0.iter().map(Cell::get).filter(|flow| flow.id != 0)
+        self.places.iter().map(Cell::get).filter(|flow| flow.id != 0)
+    }
+
+    /// How often a note was made.
+    pub fn noted(&self, note: Note) -> u64 {
+        self.notes[note.counter() as usize].get()
     }
 }
 
 impl PartialEq for Flows {
     fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0
+        self.places == other.places
     }
 }
 
@@ -140,7 +152,7 @@ impl Tables for Memory {
     fn bucket(&self, hash: u32) -> Option<MemoryBucket<'_>> {
         let buckets = self.limits.flow_buckets;
         let start = (hash & (buckets - 1)) as usize * WAYS;
-        self.flows.0.get(start..start + WAYS).map(MemoryBucket)
+        self.flows.places.get(start..start + WAYS).map(MemoryBucket)
     }
 
     fn may_remember(&self) -> bool {
@@ -148,7 +160,10 @@ impl Tables for Memory {
         true
     }
 
-    fn note(&self, _: Note) {}
+    fn note(&self, note: Note) {
+        let noted = &self.flows.notes[note.counter() as usize];
+        noted.set(noted.get() + 1);
+    }
 
     fn config(&self) -> Config {
         self.config

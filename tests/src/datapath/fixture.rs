@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use anyhow::{Context, ensure};
-use lb_common::abi::{Counter, DropReason, PassReason};
+use lb_common::abi::{Counter, DropReason, Note, PassReason};
 use lb_user::model::plan::{MemberTarget, Outer as TunnelSources, Target};
 
 use super::{
@@ -11,8 +11,8 @@ use super::{
     target::{macs, member},
 };
 use crate::packets::{
-    ETHERNET_LEN, Packet, hex,
-    outer::{Outer, is_in, rewritten, spread_in, wrapped},
+    ETHERNET_LEN, Packet, hex, ip_offset,
+    outer::{Outer, is_in, one_hop_on, rewritten, spread_in, wrapped},
 };
 
 /// What must become of a frame.
@@ -21,6 +21,13 @@ pub enum Expect {
     /// It goes to a backend.
     Forwarded {
         /// The service that counts it.
+        service: &'static str,
+        /// The backend it goes to.
+        backend: &'static str,
+    },
+    /// It goes to a backend after the first fragment of its packet: which service that was for, nobody knows.
+    Followed {
+        /// The service of the first fragment.
         service: &'static str,
         /// The backend it goes to.
         backend: &'static str,
@@ -84,10 +91,15 @@ impl Fixture {
     ) -> anyhow::Result<()> {
         let whole = self.frame.len() as u64;
         let (expected, place, bytes) = match &self.expect {
-            Expect::Forwarded { service, backend } => {
+            Expect::Forwarded { service, backend } | Expect::Followed { service, backend } => {
                 let member = member(target, service, backend);
-                let expected = forwarded(&self.frame, member, target.outer, ingress, &answer.frame)?;
-                let place = Place::Forwarded { service: (*service).into(), backend: (*backend).into() };
+                let sent = one_hop_on(&self.frame);
+                let expected = forwarded(&sent, member, target.outer, ingress, &answer.frame)?;
+                let place = if let Expect::Followed { .. } = &self.expect {
+                    Place::Reason(Note::LaterFragment.name())
+                } else {
+                    Place::Forwarded { service: (*service).into(), backend: (*backend).into() }
+                };
                 (expected, place, ip_length(&self.frame))
             }
             Expect::Passed(reason) => {
@@ -133,7 +145,7 @@ pub fn check_all(rig: &mut Rig, target: &Target, ingress: u32, fixtures: &[Fixtu
     Ok(())
 }
 
-/// The answer that takes a frame to a backend. What the flow's hash decides is not foreseen: it is taken from the
+/// The answer that takes a frame to a backend as it is. What the flow's hash decides is not foreseen: it is taken from the
 /// frame that came `out`, after a look at whether it may be.
 ///
 /// # Errors
@@ -167,7 +179,8 @@ pub fn forwarded(
 }
 
 /// Length of the IP packet in a frame as its header says.
-fn ip_length(frame: &[u8]) -> u64 {
-    let word = |at: usize| u64::from(frame[ETHERNET_LEN + at]) << 8 | u64::from(frame[ETHERNET_LEN + at + 1]);
-    if frame[ETHERNET_LEN] >> 4 == 4 { word(2) } else { word(4) + 40 }
+pub fn ip_length(frame: &[u8]) -> u64 {
+    let packet = &frame[ip_offset(frame)..];
+    let word = |at: usize| u64::from(packet[at]) << 8 | u64::from(packet[at + 1]);
+    if packet[0] >> 4 == 4 { word(2) } else { word(4) + 40 }
 }

@@ -1,14 +1,20 @@
-//! Targets in few words: pools, backends and services as a test's table names them.
+//! Targets in few words: pools, backends and services as a test's table names them. A backend is called by its address.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
-use lb_common::{abi::ServiceKey, addr::Addr};
+use lb_common::{
+    abi::{ServiceKey, Tracking},
+    addr::Addr,
+};
 use lb_user::model::{
     plan::{HopTarget, MemberTarget, PoolTarget, ServiceTarget, Target},
     service::Name,
 };
 
 use crate::packets::{outer::Macs, protocol};
+
+/// So many ticks that no test sees them pass.
+pub const LONG: u32 = 1 << 24;
 
 /// A name.
 ///
@@ -37,25 +43,31 @@ pub fn macs(hop: &HopTarget) -> Macs {
 ///
 /// # Panics
 /// If the address is none.
-pub fn l2(backend: &str, address: &str, hop: HopTarget) -> MemberTarget {
+pub fn l2(address: &str, hop: HopTarget) -> MemberTarget {
     let address: IpAddr = address.parse().expect("an address");
-    MemberTarget { name: name(backend), address, tunnelled: false, hop: Some(hop), weight: 100 }
+    MemberTarget { address, tunnelled: false, hop: Some(hop), weight: 100, keeps: true }
 }
 
 /// A backend behind a tunnel, of weight 100.
 ///
 /// # Panics
 /// As [`l2`].
-pub fn ipip(backend: &str, address: &str, hop: HopTarget) -> MemberTarget {
-    MemberTarget { tunnelled: true, ..l2(backend, address, hop) }
+pub fn ipip(address: &str, hop: HopTarget) -> MemberTarget {
+    MemberTarget { tunnelled: true, ..l2(address, hop) }
 }
 
-/// A pool.
+/// A pool whose slots remember nobody.
 pub fn pool(pool: &str, slots: u32, members: Vec<MemberTarget>) -> PoolTarget {
-    PoolTarget { name: name(pool), slots, members }
+    PoolTarget { name: name(pool), slots, is_tracked: false, members }
 }
 
-/// A service on ports such as `tcp/80` and `udp/1000-1003`.
+/// A pool whose slots remember their previous owners.
+pub fn tracked(name: &str, slots: u32, members: Vec<MemberTarget>) -> PoolTarget {
+    PoolTarget { is_tracked: true, ..pool(name, slots, members) }
+}
+
+/// A service on ports such as `tcp/80` and `udp/1000-1003`. Its TCP flows are remembered in transitions and for an
+/// hour or more, UDP is not remembered.
 ///
 /// # Panics
 /// If the address or a port is none.
@@ -67,20 +79,39 @@ pub fn service(service: &str, vip: &str, ports: &[&str], pool: &str) -> ServiceT
         let number = match protocol {
             "tcp" => protocol::TCP,
             "udp" => protocol::UDP,
+            "sctp" => protocol::SCTP,
             other => panic!("{other} is no protocol"),
         };
         let [first, last] = [first, last].map(|port| port.parse::<u16>().expect("a port"));
         (first..=last).map(move |port| ServiceKey::new(Addr::from(vip), number, port))
     });
-    ServiceTarget { name: name(service), keys: keys.collect(), pool: name(pool) }
+    ServiceTarget {
+        name: name(service),
+        keys: keys.collect(),
+        pool: name(pool),
+        flags: Tracking::bits(Tracking::Transition, Tracking::Never),
+        tcp_idle: LONG,
+        udp_idle: LONG,
+    }
 }
 
-/// The backend that a target has under these names.
+/// Gives the first service of every VIP the key of the VIP, as the controller does.
+pub fn name_vips(target: &mut Target) {
+    let mut named = BTreeSet::new();
+    for service in &mut target.services {
+        service.keys.retain(|key| *key != ServiceKey::vip(key.vip));
+        let vips: BTreeSet<Addr> = service.keys.iter().map(|key| key.vip).collect();
+        service.keys.extend(vips.into_iter().filter(|vip| named.insert(*vip)).map(ServiceKey::vip));
+    }
+}
+
+/// The backend of a service that has this address.
 ///
 /// # Panics
 /// If there is none.
 pub fn member<'t>(target: &'t Target, service: &str, backend: &str) -> &'t MemberTarget {
     let service = target.services.iter().find(|known| known.name.as_str() == service).expect("a service");
     let pool = target.pools.iter().find(|known| known.name == service.pool).expect("a pool");
-    pool.members.iter().find(|known| known.name.as_str() == backend).expect("a backend")
+    let address: IpAddr = backend.parse().expect("an address");
+    pool.members.iter().find(|known| known.address == address).expect("a backend")
 }

@@ -6,7 +6,7 @@ use lb_user::model::plan::{MemberTarget, Target};
 
 use super::{
     EGRESS, INGRESS, Rig, THIRD,
-    target::{hop, ipip, l2, pool, service},
+    target::{LONG, hop, ipip, l2, name_vips, pool, service},
     with_rig,
 };
 use crate::packets::Packet;
@@ -18,21 +18,22 @@ pub const CLIENTS: [&str; 2] = ["198.51.100.7", "2001:db8:c::7"];
 
 /// Services of one backend each, by port: every way to a backend, and every way to none.
 pub fn balancer() -> Target {
-    let none = MemberTarget { weight: 0, ..l2("none", "10.0.0.8", hop(INGRESS, 8)) };
-    let unreachable = MemberTarget { hop: None, ..l2("unreachable", "10.0.0.9", hop(INGRESS, 9)) };
+    let none = MemberTarget { weight: 0, ..l2("10.0.0.8", hop(INGRESS, 8)) };
+    let unreachable = MemberTarget { hop: None, ..l2("10.0.0.9", hop(INGRESS, 9)) };
     let mut target = Target {
         seed: 0x1234_5678_9abc_def0,
+        fragment_idle: LONG,
         pools: vec![
-            pool("here", 11, vec![l2("w1", "10.0.0.1", hop(INGRESS, 1))]),
-            pool("there", 11, vec![l2("w2", "10.0.0.2", hop(EGRESS, 2))]),
-            pool("here-in-4", 11, vec![ipip("w3", "10.9.0.3", hop(INGRESS, 3))]),
-            pool("there-in-4", 11, vec![ipip("w4", "10.9.0.4", hop(EGRESS, 4))]),
-            pool("here-in-6", 11, vec![ipip("w5", "2001:db8:9::5", hop(INGRESS, 5))]),
-            pool("there-in-6", 11, vec![ipip("w6", "2001:db8:9::6", hop(THIRD, 6))]),
+            pool("here", 11, vec![l2("10.0.0.1", hop(INGRESS, 1))]),
+            pool("there", 11, vec![l2("10.0.0.2", hop(EGRESS, 2))]),
+            pool("here-in-4", 11, vec![ipip("10.9.0.3", hop(INGRESS, 3))]),
+            pool("there-in-4", 11, vec![ipip("10.9.0.4", hop(EGRESS, 4))]),
+            pool("here-in-6", 11, vec![ipip("2001:db8:9::5", hop(INGRESS, 5))]),
+            pool("there-in-6", 11, vec![ipip("2001:db8:9::6", hop(THIRD, 6))]),
             pool("empty", 11, vec![]),
             pool("weightless", 11, vec![none.clone()]),
             pool("unreachable", 11, vec![unreachable.clone()]),
-            pool("one-of-three", 11, vec![none, l2("w7", "10.0.0.7", hop(INGRESS, 7)), unreachable]),
+            pool("one-of-three", 11, vec![none, l2("10.0.0.7", hop(INGRESS, 7)), unreachable]),
         ],
         ..Target::default()
     };
@@ -40,12 +41,12 @@ pub fn balancer() -> Target {
         let mut add = |what: &str, ports: &[&str], pool: &str| {
             target.services.push(service(&format!("{what}.{family}"), vip, ports, pool));
         };
-        add("here", &["tcp/80", "udp/80", "tcp/1000-1003"], "here");
-        add("there", &["tcp/81", "udp/81"], "there");
-        add("here-in-4", &["tcp/82", "udp/82"], "here-in-4");
-        add("there-in-4", &["tcp/83", "udp/83"], "there-in-4");
-        add("here-in-6", &["tcp/84", "udp/84"], "here-in-6");
-        add("there-in-6", &["tcp/85", "udp/85"], "there-in-6");
+        add("here", &["tcp/80", "udp/80", "sctp/80", "tcp/1000-1003"], "here");
+        add("there", &["tcp/81", "udp/81", "sctp/81"], "there");
+        add("here-in-4", &["tcp/82", "udp/82", "sctp/82"], "here-in-4");
+        add("there-in-4", &["tcp/83", "udp/83", "sctp/83"], "there-in-4");
+        add("here-in-6", &["tcp/84", "udp/84", "sctp/84"], "here-in-6");
+        add("there-in-6", &["tcp/85", "udp/85", "sctp/85"], "there-in-6");
         add("empty", &["tcp/86"], "empty");
         add("weightless", &["tcp/87"], "weightless");
         add("unreachable", &["tcp/88"], "unreachable");
@@ -56,17 +57,18 @@ pub fn balancer() -> Target {
         // The ends of the port range.
         add("ends", &["tcp/1", "tcp/65535"], "here");
     }
+    name_vips(&mut target);
     target
 }
 
 /// Ports with the service and backend behind them, family left out of the service's name.
 pub const WAYS: [(u16, [&str; 2], &str); 6] = [
-    (80, ["here.v4", "here.v6"], "w1"),
-    (81, ["there.v4", "there.v6"], "w2"),
-    (82, ["here-in-4.v4", "here-in-4.v6"], "w3"),
-    (83, ["there-in-4.v4", "there-in-4.v6"], "w4"),
-    (84, ["here-in-6.v4", "here-in-6.v6"], "w5"),
-    (85, ["there-in-6.v4", "there-in-6.v6"], "w6"),
+    (80, ["here.v4", "here.v6"], "10.0.0.1"),
+    (81, ["there.v4", "there.v6"], "10.0.0.2"),
+    (82, ["here-in-4.v4", "here-in-4.v6"], "10.9.0.3"),
+    (83, ["there-in-4.v4", "there-in-4.v6"], "10.9.0.4"),
+    (84, ["here-in-6.v4", "here-in-6.v6"], "2001:db8:9::5"),
+    (85, ["there-in-6.v4", "there-in-6.v6"], "2001:db8:9::6"),
 ];
 
 /// An address and a port.

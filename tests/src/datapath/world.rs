@@ -6,15 +6,19 @@ use std::{
 };
 
 use lb_common::{
-    abi::{Backend, Service, ServiceKey, Slot},
+    abi::{Backend, Service, ServiceKey, Slot, Tracking},
     addr::Addr,
 };
 use lb_user::model::{
+    memory::Memory,
     plan::{Change, HopTarget, MemberTarget, Outer, PoolTarget, ServiceTarget, Target},
     service::Name,
 };
 
-use super::{EGRESS, INGRESS, LIMITS, Rig, THIRD, target::name};
+use super::{
+    EGRESS, INGRESS, LIMITS, Rig, THIRD,
+    target::{LONG, name, name_vips},
+};
 use crate::packets::{protocol, random::Random};
 
 /// Sizes of lookup tables: small ones, where rounding shows.
@@ -23,6 +27,8 @@ const POOLS: usize = 5;
 const MEMBERS: usize = 12;
 const SERVICES: usize = 10;
 const KEYS: usize = 8;
+/// Ticks until flows are over: most see none of it, some all.
+const IDLE: [u32; 4] = [0, 3, LONG, LONG];
 
 /// A balancer at one moment.
 #[derive(Clone, Debug)]
@@ -43,7 +49,19 @@ impl World {
         for _ in 0..=random.below(SERVICES) {
             world.add_service(random);
         }
+        world.finish(random);
         world
+    }
+
+    fn finish(&mut self, random: &mut Random) {
+        name_vips(&mut self.target);
+        self.target.fragment_idle = random.pick(&IDLE);
+    }
+
+    /// Lets some of the slots that are in transition leave it with the next plan.
+    pub fn settle(&mut self, memory: &Memory, random: &mut Random) {
+        let moving = (0..).zip(&memory.slots).filter(|(_, slot)| slot.in_transition());
+        self.target.settled = moving.map(|(at, _)| at).filter(|_| random.once_in(3)).collect();
     }
 
     /// Changes a few things.
@@ -60,11 +78,13 @@ impl World {
                 _ => self.change_pool(random),
             }
         }
+        self.finish(random);
     }
 
-    /// What the services are found by.
+    /// What the services are found by, but for the keys of whole VIPs.
     pub fn keys(&self) -> Vec<ServiceKey> {
-        self.target.services.iter().flat_map(|service| service.keys.clone()).collect()
+        let keys = self.target.services.iter().flat_map(|service| service.keys.clone());
+        keys.filter(|key| *key != ServiceKey::vip(key.vip)).collect()
     }
 
     fn name(&mut self, what: &str) -> Name {
@@ -74,8 +94,12 @@ impl World {
 
     fn add_pool(&mut self, random: &mut Random) {
         if self.target.pools.len() < POOLS {
-            let mut pool =
-                PoolTarget { name: self.name("p"), slots: random.pick(&SLOTS), members: Vec::new() };
+            let mut pool = PoolTarget {
+                name: self.name("p"),
+                slots: random.pick(&SLOTS),
+                is_tracked: !random.once_in(3),
+                members: Vec::new(),
+            };
             for _ in 0..random.below(MEMBERS) {
                 self.add_member(&mut pool, random);
             }
@@ -95,11 +119,11 @@ impl World {
         let address = backend_address(random);
         if pool.members.len() < MEMBERS && pool.members.iter().all(|member| member.address != address) {
             pool.members.push(MemberTarget {
-                name: self.name("b"),
                 address,
                 tunnelled: random.once_in(2),
                 hop: (!random.once_in(6)).then(|| hop(random)),
                 weight: weight(random),
+                keeps: !random.once_in(5),
             });
         }
     }
@@ -118,7 +142,8 @@ impl World {
                 match kind {
                     4 => drop(pool.members.remove(at)),
                     5 => pool.members[at].tunnelled ^= true,
-                    6 => pool.members[at].hop = None,
+                    6 if random.once_in(2) => pool.members[at].hop = None,
+                    6 => pool.members[at].keeps ^= true,
                     7..=8 => pool.members[at].hop = Some(hop(random)),
                     _ => pool.members[at].weight = weight(random),
                 }
@@ -133,7 +158,17 @@ impl World {
             let name = self.name("s");
             let keys = self.free_keys(random);
             let pool = random.pick(&self.target.pools).name;
-            self.target.services.push(ServiceTarget { name, keys, pool });
+            let tracking = [Tracking::Transition, Tracking::Always, Tracking::Never];
+            let [tcp, udp] = [random.pick(&tracking), random.pick(&tracking)];
+            let echo = if random.once_in(2) { Service::ECHO } else { 0 };
+            self.target.services.push(ServiceTarget {
+                name,
+                keys,
+                pool,
+                flags: Tracking::bits(tcp, udp) | echo,
+                tcp_idle: random.pick(&IDLE),
+                udp_idle: random.pick(&IDLE),
+            });
         }
     }
 
@@ -161,7 +196,7 @@ impl World {
         let taken: BTreeSet<ServiceKey> = self.keys().into_iter().collect();
         let vip = vip(random);
         let first: u16 = random.pick(&[1, 53, 80, 443, 8080, 65530]);
-        let protocol = random.pick(&[protocol::TCP, protocol::UDP]);
+        let protocol = random.pick(&[protocol::TCP, protocol::TCP, protocol::UDP, protocol::SCTP]);
         (0..=random.below(KEYS) as u16)
             .filter_map(|more| Some(ServiceKey::new(Addr::from(vip), protocol, first.checked_add(more)?)))
             .filter(|key| !taken.contains(key))
@@ -218,19 +253,19 @@ pub fn damage(rig: &Rig, random: &mut Random) -> Change {
         // Every slot up to a place names a number that is mostly nobody's.
         0 => {
             let first = place(random, LIMITS.slots - 300);
-            Change::Slots((first..first + 300).map(|at| (at, Slot(random.half()))).collect())
+            let kind = if random.once_in(3) { Change::Previous } else { Change::Slots };
+            kind((first..first + 300).map(|at| (at, Slot(random.half()))).collect())
         }
         1 => {
             // In use, if the dice say so.
             let used: Vec<u32> =
-                (0..).zip(&rig.memory.backends).filter(|(_, b)| b.encap != 0).map(|(at, _)| at).collect();
+                (0..).zip(&rig.memory.backends).filter(|(_, b)| b.standing != 0).map(|(at, _)| at).collect();
             let free = place(random, LIMITS.backends);
             let index = if used.is_empty() || random.once_in(4) { free } else { random.pick(&used) };
             let backend = Backend {
                 hop: [random.next(), random.next()],
-                encap: random.pick(&[0, 1, 2, 3, 4, 255]),
-                spread_bits: random.byte(),
-                sum: random.half(),
+                // Any encap, known or not, and anything else.
+                standing: random.next() << 8 | random.pick(&[0, 1, 2, 3, 4, 255]),
                 outer_source: Addr::v6(random.array()),
                 outer_destination: Addr::v6(random.array()),
                 ..rig.memory.backends[index as usize]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use bytes::{BufMut, BytesMut};
 
-use super::{ETHERNET_LEN, checksum, ether, ethernet, protocol};
+use super::{checksum, ether, ip_offset, protocol};
 
 /// The Ethernet addresses of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,15 +29,36 @@ pub struct Outer {
 /// TTL of outer headers.
 const TTL: u8 = 64;
 
+/// The frame with the TTL or hop limit of its IP packet one less, and the checksum of an IPv4 header worked out anew.
+///
+/// # Panics
+/// If there is no IP packet in it, or one that has come to its end.
+pub fn one_hop_on(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    let offset = ip_offset(&frame);
+    let packet = &mut frame[offset..];
+    if packet[0] >> 4 == 4 {
+        let length = 4 * usize::from(packet[0] & 0x0f);
+        let header = &mut packet[..length];
+        header[8] -= 1;
+        header[10..12].fill(0);
+        let sum = checksum(&[header]);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+    } else {
+        packet[7] -= 1;
+    }
+    frame
+}
+
 /// The frame with other Ethernet addresses and all else as it was.
 pub fn rewritten(frame: &[u8], macs: Macs) -> Vec<u8> {
     [&macs.destination, &macs.source, &frame[12..]].concat()
 }
 
-/// The frame with an outer header before its IP packet (RFC 2003, RFC 2473, RFC 4213). Ethernet padding stays behind
-/// the packet and is not part of it.
+/// The frame with an outer header before its IP packet (RFC 2003, RFC 2473, RFC 4213). VLAN tags stay before
+/// the outer header; Ethernet padding stays behind the packet and is not part of it.
 pub fn wrapped(frame: &[u8], macs: Macs, outer: Outer) -> Vec<u8> {
-    let packet = &frame[ETHERNET_LEN..];
+    let (head, packet) = frame.split_at(ip_offset(frame));
     let word = |at: usize| u16::from(packet[at]) << 8 | u16::from(packet[at + 1]);
     // RFC 6040: DSCP and ECN are the inner packet's.
     let (inner, length, class) = match packet[0] >> 4 {
@@ -69,7 +90,8 @@ pub fn wrapped(frame: &[u8], macs: Macs, outer: Outer) -> Vec<u8> {
         (source, destination) => panic!("an outer header from {source} to {destination}"),
     };
     header.put_slice(packet);
-    ethernet(macs.destination, macs.source, ether_type, &header)
+    let tags = &head[12..head.len() - 2];
+    [&macs.destination, &macs.source, tags, &ether_type.to_be_bytes(), &header].concat()
 }
 
 /// The outer source address and flow label that stand in a frame: the two things the flow's hash decides.
@@ -77,7 +99,7 @@ pub fn wrapped(frame: &[u8], macs: Macs, outer: Outer) -> Vec<u8> {
 /// # Panics
 /// If the frame has no whole IP header.
 pub fn spread_in(frame: &[u8]) -> (IpAddr, u32) {
-    let packet = &frame[ETHERNET_LEN..];
+    let packet = &frame[ip_offset(frame)..];
     if packet[0] >> 4 == 4 {
         let source: [u8; 4] = packet[12..16].try_into().expect("four bytes");
         (IpAddr::from(source), 0)
