@@ -239,6 +239,10 @@ impl Simulation {
             }
             10 => {
                 self.world.alive.insert(address(server).parse().unwrap());
+                // As long as plans fail the tables may say of it what was so before it died.
+                self.world.plan_fails_at = None;
+                self.world.finish();
+                self.pass(Duration::from_secs(2));
                 self.clients.borrow_mut().dead.remove(&server);
                 (0..self.random.below(4)).for_each(|_| self.world.probe());
                 return;
