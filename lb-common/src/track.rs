@@ -197,3 +197,6 @@ pub fn fragment<T: Tables>(tables: &T, hash: u64, idle: u32, now: Ticks) -> Opti
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,11 +20,9 @@ fn every_reason_is_described_where_operators_look_and_no_other() {
     let pass: Vec<Reason> = PassReason::ALL.iter().copied().map(Reason::Pass).collect();
     let drop: Vec<Reason> = DropReason::ALL.iter().copied().map(Reason::Drop).collect();
     let note: Vec<Reason> = Note::ALL.iter().copied().map(Reason::Note).collect();
-    for (heading, reasons) in [
-        ("## Passed: `pass`", pass),
-        ("## Dropped: `drop`", drop),
-        ("## Beside the verdict: `note`", note),
-    ] {
+    for (heading, reasons) in
+        [("## Passed: `pass`", pass), ("## Dropped: `drop`", drop), ("## Beside the verdict: `note`", note)]
+    {
         let rows = rows(heading);
         let described: Vec<&str> = rows.iter().map(|(name, _)| *name).collect();
         let named: Vec<&str> = reasons.iter().map(|reason| reason.name()).collect();

@@ -142,7 +142,8 @@ impl Controller {
         let present =
             pool.backends.iter().filter_map(|backend| view(backend, backend.name.to_string(), false));
         let gone = self.leaving.iter().filter(|gone| gone.server.pool == pool.name);
-        let gone = gone.filter_map(|gone| view(&gone.known.backend, gone.known.backend.address.to_string(), true));
+        let gone =
+            gone.filter_map(|gone| view(&gone.known.backend, gone.known.backend.address.to_string(), true));
         FlowsView {
             pool: pool.name.to_string(),
             slots_in_transition: summary.in_transition,

@@ -402,6 +402,7 @@ fn switch(
 /// Clears what nothing leads to any more.
 fn clear(memory: &Memory, layout: &Layout, backends: &BTreeSet<u32>, changes: &mut Vec<Change>) {
     let mut cleared = Vec::new();
+    let mut closed = Vec::new();
     let numbers: BTreeSet<u32> = layout.services().map(|(_, service)| service.number).collect();
     for (number, service) in (0u32..).zip(&memory.services) {
         if *service != Service::default() && !numbers.contains(&number) {
@@ -410,6 +411,10 @@ fn clear(memory: &Memory, layout: &Layout, backends: &BTreeSet<u32>, changes: &m
     }
     for (index, backend) in (0u32..).zip(&memory.backends) {
         if backend.standing != 0 && !backends.contains(&index) {
+            // No slot names it any more, but flows may be remembered on it.
+            if backend.standing().takes(false) {
+                closed.push(Change::Standing { index, standing: backend.standing().taking(false, false) });
+            }
             cleared.push(Change::Backend { index, backend: Box::default() });
         }
     }
@@ -420,6 +425,7 @@ fn clear(memory: &Memory, layout: &Layout, backends: &BTreeSet<u32>, changes: &m
         }
     }
     if !cleared.is_empty() {
+        changes.extend(closed);
         changes.push(Change::Settle);
         changes.extend(cleared);
     }

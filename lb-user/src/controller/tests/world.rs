@@ -171,7 +171,10 @@ impl World {
                 vec![Event::ConfigWritten { token, result }]
             }
             Action::ReadFlows => {
-                vec![Event::Flows(FlowReading { now: self.ticks(), flows: self.memory.flows.iter().collect() })]
+                vec![Event::Flows(FlowReading {
+                    now: self.ticks(),
+                    flows: self.memory.flows.iter().collect(),
+                })]
             }
             Action::Reply { token, response } => {
                 assert!(self.replies.insert(token, response).is_none(), "answered twice");

@@ -53,7 +53,14 @@ pub(super) fn pool(number: u8, slots: u32, members: Vec<MemberTarget>) -> PoolTa
 }
 
 pub(super) fn service(number: u8, pool: u8, keys: Vec<ServiceKey>) -> ServiceTarget {
-    ServiceTarget { name: name('s', number), keys, pool: name('p', pool), flags: 0, tcp_idle: 1000, udp_idle: 100 }
+    ServiceTarget {
+        name: name('s', number),
+        keys,
+        pool: name('p', pool),
+        flags: 0,
+        tcp_idle: 1000,
+        udp_idle: 100,
+    }
 }
 
 /// Any target: addresses, tunnels, ports and pools come together as they like.
