@@ -30,3 +30,13 @@ pub(super) fn flows(views: &[FlowsView], paint: Paint) -> String {
     }
     table.render()
 }
+
+/// What a pool in transition says of it, in one line.
+pub(super) fn transition(view: &FlowsView) -> Option<String> {
+    let ends = view.ends_in_seconds.map(duration)?;
+    Some(format!(
+        "{} slots in transition, {} flows remembered, ends in {ends}",
+        count(u64::from(view.slots_in_transition)),
+        count(u64::from(view.remembered)),
+    ))
+}
