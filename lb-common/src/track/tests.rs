@@ -174,7 +174,6 @@ enum What {
     Error,
     Udp,
 }
-use *;
 
 #[test]
 fn a_slot_in_transition_sends_what_begins_to_its_owner_and_all_else_where_it_was() {

@@ -76,7 +76,7 @@ impl World {
 
     fn seen_as(&mut self, slot: u32, index: u32, epoch: u8) {
         // The middle of the hashes that fall on this slot.
-        let id = ((u64::from(slot) << 32) + (1 << 31)) / 11 << 32;
+        let id = (((u64::from(slot) << 32) + (1 << 31)) / 11) << 32;
         assert_eq!(select::slot_of(id, 11), slot);
         self.flows.push(Flow::new(id, index, epoch, true, self.ticks()));
     }
