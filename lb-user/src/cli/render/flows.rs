@@ -8,6 +8,10 @@ use crate::api::FlowsView;
 
 pub(super) fn flows(views: &[FlowsView], paint: Paint) -> String {
     let mut table = Table::new(paint);
+    if views.is_empty() {
+        table.line([Cell::new("no pools")]);
+        return table.render();
+    }
     table.head(["POOL", ">SLOTS IN TRANSITION", ">FLOWS REMEMBERED", ">ENDS IN"]);
     for view in views {
         table.row([
@@ -24,9 +28,6 @@ pub(super) fn flows(views: &[FlowsView], paint: Paint) -> String {
                 Cell::new(count(u64::from(backend.remembered))).right(),
             ]);
         }
-    }
-    if views.is_empty() {
-        table.line([Cell::new("no pools")]);
     }
     table.render()
 }
