@@ -34,7 +34,7 @@ pub enum Change {
         /// Interface index; 0 for none.
         ifindex: u32,
     },
-    /// Writes a backend that no live slot points at: a new one, or all zero.
+    /// Writes a backend that no live slot points at: a new one that takes nothing yet, or all zero.
     Backend {
         /// Place in the table.
         index: u32,
@@ -291,7 +291,15 @@ fn change_backend(memory: &Memory, index: u32, wanted: Backend, changes: &mut Ve
     if present != (Backend { hop: present.hop, standing: present.standing, ..wanted })
         || !present.standing().is_same(wanted.standing())
     {
-        changes.push(Change::Backend { index, backend: Box::new(wanted) });
+        // A flow may be remembered on it from before it was lost: it takes nothing until the record is whole.
+        let standing = wanted.standing();
+        if standing.takes(false) {
+            let closed = Backend { standing: standing.taking(false, false).to_word(), ..wanted };
+            changes.push(Change::Backend { index, backend: Box::new(closed) });
+            changes.push(Change::Standing { index, standing });
+        } else {
+            changes.push(Change::Backend { index, backend: Box::new(wanted) });
+        }
         return;
     }
     if present.hop != wanted.hop {

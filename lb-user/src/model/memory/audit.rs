@@ -163,6 +163,7 @@ impl InFlight {
             Change::Port { number, .. } => assert!(!self.ports.contains(number), "{change:?}"),
             Change::Backend { index, backend } => {
                 assert!(!self.backends.contains(index), "{change:?}");
+                assert!(!backend.standing().takes(false), "{change:?} takes packets while it is written");
                 let epoch = backend.standing().epoch();
                 let is_new = backend.standing != 0 && self.epochs.insert(*index, epoch) != Some(epoch);
                 assert!(!is_new || !is_previous(memory, *index), "{change:?}: a slot still means another");
