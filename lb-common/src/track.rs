@@ -236,3 +236,6 @@ pub fn fragment<T: Tables>(tables: &T, hash: u64, idle: u32, now: Ticks) -> Opti
     let standing = standing(tables, backend);
     (standing.epoch() == flow.epoch() && standing.takes(false)).then_some(backend)
 }
+
+#[cfg(test)]
+mod tests;

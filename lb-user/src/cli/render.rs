@@ -164,6 +164,9 @@ fn pool_blocks(views: &[PoolView], paint: Paint) -> String {
                 or_none(view.check.as_deref().unwrap_or_default()),
             )),
         ]);
+        if let Some(said) = flows::transition(&view.flows) {
+            table.line([Cell::new(format!("  {said}"))]);
+        }
         for backend in &view.backends {
             table.row(standing(backend).into_iter().chain([
                 share(backend),

@@ -313,6 +313,59 @@ fn what_is_removed_leaves_nothing_behind() {
     assert!(world.resolving.is_empty());
 }
 
+/// Its name is what people call it; its connections know nothing of that.
+#[test]
+fn a_backend_under_another_name_goes_on_as_it_was() {
+    let mut world = World::serving(CONFIG, &BOTH);
+    let (steps, flows) = (world.steps, world.flows(VIP, 80));
+    world.configure(&with("\"w2\"", "\"w9\""));
+    assert_eq!(world.standing("w9").0, State::Up);
+    assert_eq!((world.steps, world.flows(VIP, 80)), (steps, flows), "nothing moved");
+    assert!(world.probes.contains_key(&id("web", "w9")));
+}
+
+#[test]
+fn a_backend_that_comes_back_before_it_is_gone_never_left() {
+    let without = with("[[pool.backend]]\nname = \"w2\"\naddress = \"10.1.0.12\"", "");
+    let mut world = World::serving(CONFIG, &BOTH);
+    let flows = world.flows(VIP, 80);
+    world.configure(&without);
+    assert_eq!(world.servers(VIP, 80), [11]);
+    let leaving = |world: &mut World| match world.ask(Request::Flows) {
+        Response::Flows(views) => views[0].backends.iter().filter(|backend| backend.is_leaving).count(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(leaving(&mut world), 1);
+    world.configure(CONFIG);
+    assert_eq!((leaving(&mut world), world.flows(VIP, 80)), (0, flows), "at once, without a probe");
+    assert_eq!(world.standing("w2").0, State::Up);
+    world.alive.remove(&"10.1.0.12".parse().unwrap());
+    (0..3).for_each(|_| world.probe());
+    assert_eq!(world.standing("w2").0, State::Down, "its checks have the last word");
+
+    // One that did not serve, or was taken out, has no flows to leave with.
+    world.configure(&without);
+    assert_eq!(leaving(&mut world), 0);
+    let mut world = World::serving(CONFIG, &BOTH);
+    world.configure(&with("\"10.1.0.12\"", "\"10.1.0.12\"\nstate = \"maint\""));
+    world.configure(&without);
+    assert_eq!(leaving(&mut world), 0);
+}
+
+/// As long as the plan that takes its slots from it fails, a backend that leaves is needed.
+#[test]
+fn a_backend_that_leaves_stays_until_its_slots_are_anothers() {
+    let mut world = World::serving(CONFIG, &BOTH);
+    world.plan_fails_at = Some(0);
+    world.configure(&with("[[pool.backend]]\nname = \"w2\"\naddress = \"10.1.0.12\"", ""));
+    world.wait(20);
+    world.plan_fails_at = None;
+    world.wait(2);
+    assert_eq!(world.servers(VIP, 80), [11], "new flows");
+    let moving = world.memory.slots.iter().filter(|slot| slot.in_transition()).count();
+    assert!(moving > 10, "and the others stay: {moving} of 31 slots are in transition");
+}
+
 #[test]
 fn counters_belong_to_a_service_and_a_backend() {
     let mut world = World::serving(CONFIG, &BOTH);

@@ -34,7 +34,7 @@ pub enum Change {
         /// Interface index; 0 for none.
         ifindex: u32,
     },
-    /// Writes a backend that no live slot points at: a new one, or all zero.
+    /// Writes a backend that no live slot points at: a new one that takes nothing yet, or all zero.
     Backend {
         /// Place in the table.
         index: u32,
@@ -291,7 +291,15 @@ fn change_backend(memory: &Memory, index: u32, wanted: Backend, changes: &mut Ve
     if present != (Backend { hop: present.hop, standing: present.standing, ..wanted })
         || !present.standing().is_same(wanted.standing())
     {
-        changes.push(Change::Backend { index, backend: Box::new(wanted) });
+        // A flow may be remembered on it from before it was lost: it takes nothing until the record is whole.
+        let standing = wanted.standing();
+        if standing.takes(false) {
+            let closed = Backend { standing: standing.taking(false, false).to_word(), ..wanted };
+            changes.push(Change::Backend { index, backend: Box::new(closed) });
+            changes.push(Change::Standing { index, standing });
+        } else {
+            changes.push(Change::Backend { index, backend: Box::new(wanted) });
+        }
         return;
     }
     if present.hop != wanted.hop {
@@ -402,6 +410,7 @@ fn switch(
 /// Clears what nothing leads to any more.
 fn clear(memory: &Memory, layout: &Layout, backends: &BTreeSet<u32>, changes: &mut Vec<Change>) {
     let mut cleared = Vec::new();
+    let mut closed = Vec::new();
     let numbers: BTreeSet<u32> = layout.services().map(|(_, service)| service.number).collect();
     for (number, service) in (0u32..).zip(&memory.services) {
         if *service != Service::default() && !numbers.contains(&number) {
@@ -410,6 +419,10 @@ fn clear(memory: &Memory, layout: &Layout, backends: &BTreeSet<u32>, changes: &m
     }
     for (index, backend) in (0u32..).zip(&memory.backends) {
         if backend.standing != 0 && !backends.contains(&index) {
+            // No slot names it any more, but flows may be remembered on it.
+            if backend.standing().takes(false) {
+                closed.push(Change::Standing { index, standing: backend.standing().taking(false, false) });
+            }
             cleared.push(Change::Backend { index, backend: Box::default() });
         }
     }
@@ -420,6 +433,7 @@ fn clear(memory: &Memory, layout: &Layout, backends: &BTreeSet<u32>, changes: &m
         }
     }
     if !cleared.is_empty() {
+        changes.extend(closed);
         changes.push(Change::Settle);
         changes.extend(cleared);
     }

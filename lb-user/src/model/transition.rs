@@ -137,3 +137,6 @@ pub fn ticks(duration: Duration, ticks_per_second: u32) -> u32 {
 fn duration(ticks: u32, ticks_per_second: u32) -> Duration {
     Duration::from_secs_f64(f64::from(ticks) / f64::from(ticks_per_second.max(1)))
 }
+
+#[cfg(test)]
+mod tests;

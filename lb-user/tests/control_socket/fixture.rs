@@ -106,7 +106,25 @@ fn service() -> ServiceView {
 }
 
 fn pool() -> PoolView {
-    PoolView { name: "web".to_owned(), slots: 11, check: None, services: Vec::new(), backends: Vec::new() }
+    PoolView {
+        name: "web".to_owned(),
+        slots: 11,
+        check: None,
+        services: Vec::new(),
+        flows: flows(),
+        backends: Vec::new(),
+    }
+}
+
+fn flows() -> FlowsView {
+    let backend = BackendFlows { backend: "w1".to_owned(), is_leaving: true, remembered: 2, slots: 3 };
+    FlowsView {
+        pool: "web".to_owned(),
+        slots_in_transition: 3,
+        remembered: 2,
+        ends_in_seconds: Some(1),
+        backends: vec![backend],
+    }
 }
 
 fn health() -> HealthView {
@@ -137,6 +155,7 @@ pub(crate) fn answer(request: &Request) -> Response {
         Request::Pools(Some(_)) => Response::Pool(pool()),
         Request::Health => Response::Health(vec![health()]),
         Request::Stats => Response::Stats(Stats::default()),
+        Request::Flows => Response::Flows(vec![flows()]),
         Request::Edit(_) => Response::Done(done()),
     }
 }

@@ -34,6 +34,7 @@ fn requests() -> Vec<Request> {
         Request::Pools(Some(name())),
         Request::Health,
         Request::Stats,
+        Request::Flows,
     ];
     requests.extend(
         [

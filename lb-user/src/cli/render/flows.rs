@@ -8,6 +8,10 @@ use crate::api::FlowsView;
 
 pub(super) fn flows(views: &[FlowsView], paint: Paint) -> String {
     let mut table = Table::new(paint);
+    if views.is_empty() {
+        table.line([Cell::new("no pools")]);
+        return table.render();
+    }
     table.head(["POOL", ">SLOTS IN TRANSITION", ">FLOWS REMEMBERED", ">ENDS IN"]);
     for view in views {
         table.row([
@@ -25,8 +29,15 @@ pub(super) fn flows(views: &[FlowsView], paint: Paint) -> String {
             ]);
         }
     }
-    if views.is_empty() {
-        table.line([Cell::new("no pools")]);
-    }
     table.render()
+}
+
+/// What a pool in transition says of it, in one line.
+pub(super) fn transition(view: &FlowsView) -> Option<String> {
+    let ends = view.ends_in_seconds.map(duration)?;
+    Some(format!(
+        "{} slots in transition, {} flows remembered, ends in {ends}",
+        count(u64::from(view.slots_in_transition)),
+        count(u64::from(view.remembered)),
+    ))
 }

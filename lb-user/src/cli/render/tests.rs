@@ -294,3 +294,35 @@ fn colour_marks_states_and_moves_nothing() {
     }
     assert_eq!(stripped, response(&answer, Paint::Plain));
 }
+
+#[test]
+fn flows_show_what_is_in_transition_and_until_when() {
+    let quiet = FlowsView { pool: "dns".to_owned(), ..FlowsView::default() };
+    let backend = |name: &str, is_leaving, remembered, slots| BackendFlows {
+        backend: name.to_owned(),
+        is_leaving,
+        remembered,
+        slots,
+    };
+    let moving = FlowsView {
+        pool: "web".to_owned(),
+        slots_in_transition: 5460,
+        remembered: 1234,
+        ends_in_seconds: Some(290),
+        backends: vec![backend("w1", false, 1000, 0), backend("10.1.0.13", true, 234, 5460)],
+    };
+    shows(
+        &Response::Flows(vec![quiet, moving.clone()]),
+        "\
+POOL                      SLOTS IN TRANSITION  FLOWS REMEMBERED  ENDS IN
+dns                                         0                 0
+web                                     5.5 k             1.2 k       4m
+  -> w1                                     0             1.0 k
+  -> 10.1.0.13 (leaving)                5.5 k               234
+",
+    );
+    shows(&Response::Flows(Vec::new()), "no pools\n");
+    let pool = response(&Response::Pool(PoolView { flows: moving, ..web() }), Paint::Plain);
+    let second = pool.lines().nth(1);
+    assert_eq!(second, Some("  5.5 k slots in transition, 1.2 k flows remembered, ends in 4m"));
+}

@@ -34,6 +34,9 @@ pub(super) const TICKS_PER_SECOND: u32 = 250;
 
 pub(super) type Way = Result<NextHop, Unreachable>;
 
+/// Looks at the tables, at this time.
+pub(super) type Between = Box<dyn FnMut(&Memory, Duration)>;
+
 /// The outside. What is not set up is as it should be: plans are carried out, files written; but nobody has a MAC and
 /// no server answers.
 pub(super) struct World {
@@ -56,7 +59,7 @@ pub(super) struct World {
     pub(super) plans_wait: bool,
     waiting: Option<Event>,
     /// What happens between the steps of plans.
-    pub(super) between: Option<Box<dyn FnMut(&Memory, Duration)>>,
+    pub(super) between: Option<Between>,
     /// Steps carried out so far.
     pub(super) steps: usize,
     pub(super) log: Vec<(Level, String)>,

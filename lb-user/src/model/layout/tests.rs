@@ -28,3 +28,39 @@ fn tunnel_sources_spread_by_their_host_bits() {
     let l2 = Identity::new("10.0.0.1".parse().unwrap(), false, &outer);
     assert_eq!((l2.encap, l2.spread_bits, l2.outer_source), (Encap::L2, 0, Addr::NONE));
 }
+
+/// A flow is remembered with the epoch of its backend's number: it must not be taken for the next one's who has it.
+#[test]
+fn who_gets_a_number_after_another_has_another_epoch() {
+    let identity = |k: u8| Identity::new([10, 0, 0, k].into(), false, &Outer::default());
+    let pool = |members: std::ops::Range<u8>| PoolTarget {
+        name: Name::new("web").unwrap(),
+        slots: 11,
+        is_tracked: true,
+        members: members
+            .map(|k| crate::model::plan::MemberTarget {
+                address: [10, 0, 0, k].into(),
+                tunnelled: false,
+                hop: None,
+                weight: 1,
+                keeps: true,
+            })
+            .collect(),
+    };
+    let mut layout = Layout::new(&Limits::DEFAULT);
+    let mut go = |members| {
+        layout = layout.placed(&Target { pools: vec![pool(members)], ..Target::default() }).unwrap();
+        layout.release();
+        layout.pool(&Name::new("web").unwrap()).unwrap().clone()
+    };
+    let mut seen = BTreeSet::new();
+    for round in 0..40 {
+        let place = go(round..round + 5);
+        for k in round..round + 5 {
+            let number = place.numbers[&identity(k)];
+            seen.insert((number, place.epoch(number), k));
+        }
+    }
+    let distinct: BTreeSet<(u16, u8)> = seen.iter().map(|&(number, epoch, _)| (number, epoch)).collect();
+    assert_eq!((seen.len(), distinct.len()), (44, 44), "each of the 44 has its own");
+}

@@ -62,6 +62,17 @@ pub(crate) fn previous_in_use(memory: &Memory, service: &Service, place: u32) ->
     backend.standing().takes(false).then_some(number)
 }
 
+/// Whether a slot in transition that packets can reach has the backend of this index as its previous owner.
+fn is_previous(memory: &Memory, index: u32) -> bool {
+    audit(memory).values().any(|service| {
+        (service.slot_base..service.slot_base + service.slot_count).any(|place| {
+            let previous = memory.previous[place as usize].owner();
+            memory.slots[place as usize].in_transition()
+                && previous.is_some_and(|number| service.backend_base + u32::from(number) == index)
+        })
+    })
+}
+
 /// Asserts that whoever gets packets by a slot is there: its owner, and its previous owner if that takes any.
 fn assert_slots(memory: &Memory, service: &Service) {
     for place in service.slot_base..service.slot_base + service.slot_count {
@@ -138,6 +149,8 @@ pub(crate) struct InFlight {
     records: Vec<Service>,
     backends: BTreeSet<u32>,
     ports: BTreeSet<u32>,
+    /// Who had each number last, whenever that was.
+    epochs: BTreeMap<u32, u8>,
 }
 
 impl InFlight {
@@ -148,10 +161,16 @@ impl InFlight {
     pub(crate) fn apply(&mut self, memory: &mut Memory, change: &Change) {
         match change {
             Change::Port { number, .. } => assert!(!self.ports.contains(number), "{change:?}"),
-            Change::Backend { index, .. } => assert!(!self.backends.contains(index), "{change:?}"),
+            Change::Backend { index, backend } => {
+                assert!(!self.backends.contains(index), "{change:?}");
+                assert!(!backend.standing().takes(false), "{change:?} takes packets while it is written");
+                let epoch = backend.standing().epoch();
+                let is_new = backend.standing != 0 && self.epochs.insert(*index, epoch) != Some(epoch);
+                assert!(!is_new || !is_previous(memory, *index), "{change:?}: a slot still means another");
+            }
             Change::Service { number, .. } => assert!(!self.services.contains(number), "{change:?}"),
             Change::Index { copy, .. } => assert!(!self.copies.contains(copy), "{change:?}"),
-            Change::Settle => *self = Self::default(),
+            Change::Settle => *self = Self { epochs: std::mem::take(&mut self.epochs), ..Self::default() },
             Change::Hop { .. } | Change::Standing { .. } | Change::Slots(_) | Change::Config(_) => {}
             Change::Previous(slots) => {
                 // A packet in transition may be about to look: it may find nobody, but not somebody else.
@@ -181,8 +200,12 @@ impl InFlight {
             }
             let owners = slots(memory, service).iter().filter_map(|slot| slot.owner());
             let places = service.slot_base..service.slot_base + service.slot_count;
-            for number in owners.chain(places.filter_map(|place| previous_in_use(memory, service, place))) {
-                let index = service.backend_base + u32::from(number);
+            let previous = places.filter_map(|place| previous_in_use(memory, service, place));
+            // Any backend may have remembered flows.
+            let remembered = (service.backend_base..service.backend_base + service.backend_count)
+                .filter(|&index| memory.backends[index as usize].standing().takes(false));
+            let named = owners.chain(previous).map(|number| service.backend_base + u32::from(number));
+            for index in named.chain(remembered) {
                 self.backends.insert(index);
                 self.ports.insert(u32::from(memory.backends[index as usize].hop().port()));
             }

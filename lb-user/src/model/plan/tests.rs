@@ -40,13 +40,19 @@ impl World {
     }
 
     /// Goes all the way to a target and returns the steps.
-    pub(super) fn go(&mut self, target: &Target) -> Vec<Change> {
+    pub(super) fn go_once(&mut self, target: &Target) -> Vec<Change> {
         let changes = self.plan(target).unwrap();
         for change in &changes {
             self.apply(change);
         }
         self.layout.release();
         assert_arrived(&self.memory, target);
+        changes
+    }
+
+    /// The same, and nothing is left to do then.
+    pub(super) fn go(&mut self, target: &Target) -> Vec<Change> {
+        let changes = self.go_once(target);
         assert_eq!(self.plan(target), Ok(Vec::new()), "nothing is left to do");
         changes
     }
@@ -93,6 +99,76 @@ fn a_seed_is_a_single_step() {
     target.seed = 7;
     let changes = world.go(&target);
     assert!(matches!(changes[..], [Change::Config(Config { seed: 7, .. })]), "{changes:?}");
+}
+
+/// What a slot says: its owner's number, whether it is in transition, and its previous owner's number if so.
+fn slot(world: &World, at: usize) -> (Option<u16>, Option<Option<u16>>) {
+    let slot = world.memory.slots[at];
+    (slot.owner(), slot.in_transition().then(|| world.memory.previous[at].owner()))
+}
+
+/// Two backends; the first is taken out in one way or another, and its slots go to the second.
+#[test]
+fn a_slot_whose_owner_still_serves_remembers_it() {
+    for (tracked, keeps, remembers) in
+        [(true, true, true), (true, false, false), (false, true, false), (false, false, false)]
+    {
+        let mut world = World::new(SMALL);
+        let mut target = simple(2);
+        target.pools[0].is_tracked = tracked;
+        world.go(&target);
+        let at = world.memory.slots.iter().position(|slot| slot.owner() == Some(0)).unwrap();
+        target.pools[0].members[0] = MemberTarget { weight: 0, keeps, ..member(1, 0, 0) };
+        world.go(&target);
+        assert_eq!(slot(&world, at), (Some(1), remembers.then_some(Some(0))), "{tracked} {keeps}");
+    }
+}
+
+#[test]
+fn a_slot_that_changes_again_keeps_its_first_previous_owner() {
+    let mut world = World::new(SMALL);
+    let mut target = simple(3);
+    world.go(&target);
+    let at = world.memory.slots.iter().position(|slot| slot.owner() == Some(0)).unwrap();
+    let mut weigh = |world: &mut World, weights: [u32; 3]| {
+        for (member, weight) in target.pools[0].members.iter_mut().zip(weights) {
+            member.weight = weight;
+        }
+        world.go(&target);
+        slot(world, at)
+    };
+    assert_eq!(weigh(&mut world, [0, 1, 0]), (Some(1), Some(Some(0))));
+    assert_eq!(weigh(&mut world, [0, 0, 1]), (Some(2), Some(Some(0))));
+    assert_eq!(weigh(&mut world, [1, 0, 0]), (Some(0), Some(Some(0))), "as before, but for flows in between");
+    assert_eq!(weigh(&mut world, [0, 0, 0]), (None, Some(Some(0))), "nobody takes new flows, old ones stay");
+    assert_eq!(weigh(&mut world, [0, 1, 0]), (Some(1), Some(Some(0))));
+
+    // Settled, it is the owner's alone; and what has settled but changes at the same time has not.
+    target.settled.insert(u32::try_from(at).unwrap());
+    target.pools[0].members[2].weight = 1;
+    target.pools[0].members[1].weight = 0;
+    world.go_once(&target);
+    assert_eq!(slot(&world, at), (Some(2), Some(Some(0))));
+    world.go_once(&target);
+    assert_eq!(slot(&world, at), (Some(2), None));
+}
+
+#[test]
+fn a_previous_owner_that_is_gone_is_nobody() {
+    let mut world = World::new(SMALL);
+    let mut target = simple(2);
+    world.go(&target);
+    let at = world.memory.slots.iter().position(|slot| slot.owner() == Some(0)).unwrap();
+    target.pools[0].members[0].weight = 0;
+    world.go(&target);
+    // Without a way it may come back; out of the target it does not.
+    target.pools[0].members[0].hop = None;
+    target.pools[0].members[0].keeps = false;
+    world.go(&target);
+    assert_eq!(slot(&world, at), (Some(1), Some(Some(0))));
+    target.pools[0].members.remove(0);
+    world.go(&target);
+    assert_eq!(slot(&world, at), (Some(1), Some(None)), "flows that began since are still told from others");
 }
 
 #[test]
