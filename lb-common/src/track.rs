@@ -18,8 +18,9 @@ use crate::{
     tables::{FlowBucket, Tables},
 };
 
-/// A flow is marked as seen again only after this many ticks: marking dirties a cache line.
-const REFRESH: u32 = 64;
+/// A flow is marked as seen again only after more than this many ticks: marking dirties a cache line. So idle times
+/// must allow for as much.
+pub const REFRESH: u32 = 64;
 
 /// What the memory of flows is asked: all of it numbers, so that the kernel program can ask by a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

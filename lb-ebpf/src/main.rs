@@ -8,6 +8,7 @@
 
 mod cursor;
 mod forward;
+mod icmp;
 mod maps;
 mod probe;
 mod report;
@@ -19,7 +20,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use lb_common::{
-    abi::{DropReason, PassReason, Reason, Ticks},
+    abi::{DropReason, Note, PassReason, Reason, Ticks},
     decide::{Decision, decide},
     packet::Packet,
     parse::{Stop, parse, parse_common},
@@ -73,7 +74,13 @@ fn balance(ctx: &XdpContext, packet: &Packet) -> u32 {
             }
             Err(reason) => drop(ctx, reason),
         },
-        Decision::Echo => pass(ctx, PassReason::NotForService),
+        Decision::Echo => match icmp::reply_to_echo(&Cursor::new(ctx), packet) {
+            Some(()) => {
+                report::noted(packet, Note::EchoAnswered);
+                xdp_action::XDP_TX
+            }
+            None => pass(ctx, PassReason::OtherProtocol),
+        },
         Decision::TooBig { room: _ } => drop(ctx, DropReason::TooBig),
         Decision::Pass(reason) => pass(ctx, reason),
         Decision::Drop(reason) => drop(ctx, reason),

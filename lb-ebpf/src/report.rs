@@ -19,9 +19,15 @@ pub fn forwarded(ctx: &XdpContext, packet: &Packet, forward: &Forward<'_>) {
     let bytes = u64::from(packet.length);
     match forward.counter {
         Some(counter) => maps::count(counter, bytes),
-        None => maps::count_reason(Reason::Note(Note::LaterFragment), bytes),
+        None => noted(packet, Note::LaterFragment),
     }
     debug!(ctx, "forwarded port {} -> backend {}", packet.source_port, forward.index);
+}
+
+/// Counts a packet that was dealt with in a way of its own.
+#[inline(always)]
+pub fn noted(packet: &Packet, note: Note) {
+    maps::count_reason(Reason::Note(note), u64::from(packet.length));
 }
 
 /// Counts a packet that was passed or dropped, and why.

@@ -22,7 +22,7 @@ use lb_common::abi::{Limits, Reason};
 
 pub use self::event::{Action, Applied, Event, Identity, Level, Token};
 use self::leaving::Leaving;
-use self::standing::{Member, carried_over, reason_of, state_of};
+use self::standing::{Member, Server, carried_over, reason_of, state_of};
 use crate::{
     api::{ConfigView, InterfaceView, State},
     config,
@@ -33,7 +33,7 @@ use crate::{
         next_hop::{NextHop, Unreachable},
         plan::{self, Change, TableCache},
         probe::{BackendId, ProbeOutcome, ProbeSpec},
-        service::{Backend, CheckKind, Desired, Name, Pool},
+        service::{CheckKind, Desired, Name},
         traffic::Meter,
         transition::{Summary, Watch},
     },
@@ -242,14 +242,12 @@ impl Controller {
             actions.push(Action::Log(Level::Warn, said));
         }
         let before = std::mem::replace(&mut self.desired, desired);
-        self.see_off(&before);
-        let known: BTreeMap<BackendId, (&Pool, &Backend)> = before.backends().collect();
-        let mut members = std::mem::take(&mut self.members);
+        let mut known = self.known_servers(&before);
         for (id, (pool, backend)) in self.desired.backends() {
-            let known = known.get(&id).map(|&(pool, backend)| (pool.check.is_some(), backend));
-            let member = members.remove(&id).zip(known);
-            self.members.insert(id, carried_over(now, member, (pool.check.is_some(), backend)));
+            let known = known.remove(&Server::of(pool, backend));
+            self.members.insert(id, carried_over(now, known, (pool.check.is_some(), backend)));
         }
+        self.see_off(known);
         self.dirty = true;
     }
 
@@ -289,7 +287,10 @@ impl Controller {
         let pending = std::mem::take(&mut self.pending);
         for change in pending.iter().take(applied.done) {
             self.installed.apply(change);
+            self.watch.follow(now, change);
         }
+        // What had settled may be in another transition by now: the next look tells.
+        self.settled.clear();
         match applied.error {
             None if pending.is_empty() => {}
             None => self.arrived(),

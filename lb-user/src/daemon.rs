@@ -31,12 +31,12 @@ use tokio::{
 
 use crate::{
     api::{InterfaceView, Response},
-    cli::run::RunArgs,
+    cli::run::{PACKET_LOG, RunArgs},
     config,
     controller::{Action, Applied, Controller, Event, Identity, Level, Token},
     edge::{
         config_file::{ConfigFile, ConfigFileEvent},
-        kernel::{Kernel, LoadOptions},
+        kernel::{Kernel, LoadOptions, Withdrawn, pins},
         neighbours::{NeighbourEvent, Neighbours},
         probe::Probes,
         socket::{Call, Socket},
@@ -75,13 +75,13 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
 
     let _lock = lock::Lock::take(&args.socket.with_extension("pid"))?;
     let socket = Socket::bind(&args.socket, args.socket_group.as_deref())?;
+    let _pins = pins::claim(&args.pins)?;
     let options = LoadOptions {
         limits: limits_for(&desired),
-        log_packets: tracing::enabled!(tracing::Level::TRACE),
+        log_packets: tracing::enabled!(target: PACKET_LOG, tracing::Level::DEBUG),
         pins: args.pins.clone(),
     };
     let mut kernel = Kernel::load(&options)?;
-    kernel.pin_maps()?;
     if options.log_packets {
         follow_packet_log(&mut kernel);
     }
@@ -92,11 +92,11 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
         [] => Ok(()),
         errors => Err(failure(Exit::Config, errors.join("\n")).into()),
     };
-    let attached = in_force.and_then(|()| daemon.attach(&interfaces, desired.settings.xdp));
-    let served = match attached {
-        Ok(()) => daemon.serve(socket).await,
-        Err(error) => Err(error),
-    };
+    if let Err(error) = in_force.and_then(|()| daemon.attach(&interfaces, desired.settings.xdp)) {
+        daemon.give_up();
+        return Err(error);
+    }
+    let served = daemon.serve(socket).await;
     daemon.stop(args.keep_forwarding && served.is_ok());
     served
 }
@@ -181,11 +181,15 @@ impl Daemon {
 
     fn attach(&mut self, interfaces: &[String], mode: crate::model::service::XdpMode) -> anyhow::Result<()> {
         let mut views = Vec::new();
-        for name in interfaces {
-            let mode = self.kernel.attach(name, mode)?;
+        for (name, mode) in self.kernel.attach(interfaces, mode)? {
             let index = nix::net::if_::if_nametoindex(name.as_str()).unwrap_or(0);
             tracing::info!(interface = name, ?mode, "attached");
-            views.push(InterfaceView { name: name.clone(), index, mode });
+            views.push(InterfaceView { name, index, mode });
+        }
+        // Not earlier: until now the pins may be those of a daemon whose programs forward.
+        self.kernel.pin_maps()?;
+        for interface in self.kernel.detach_others()? {
+            tracing::info!(interface, "detached what an earlier daemon left here: not configured any more");
         }
         self.controller.set_interfaces(views);
         Ok(())
@@ -212,9 +216,15 @@ impl Daemon {
         loop {
             let mut events = Vec::new();
             select! {
+                // In this order: however much else happens, a signal is obeyed and time passes.
+                biased;
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = hangup.recv() => events.push(self.reread().await),
+                _ = beat.tick() => {
+                    events.push(Event::Counters(self.kernel.counters(self.controller.counters_in_use())));
+                    events.push(Event::Tick);
+                }
                 change = inbox_changes.recv(), if watching => match change {
                     Some(ConfigFileEvent::Changed(text)) => events.push(Event::ConfigText(text)),
                     Some(ConfigFileEvent::Unreadable(error)) => events.push(Event::ConfigUnreadable(error.to_string())),
@@ -226,10 +236,6 @@ impl Daemon {
                 Some(call) = inbox_calls.recv() => events.push(self.accept(call)),
                 Some(event) = self.inbox.neighbours.recv() => events.extend(next_hop(event)),
                 Some(outcome) = self.inbox.probes.recv() => events.push(Event::Probe(outcome)),
-                _ = beat.tick() => {
-                    events.push(Event::Counters(self.kernel.counters(self.controller.counters_in_use())));
-                    events.push(Event::Tick);
-                }
             }
             // What else has come in is handled together: one plan for a hundred probes that ended at once.
             while let Ok(event) = self.inbox.neighbours.try_recv() {
@@ -317,6 +323,24 @@ impl Daemon {
         Applied { done: changes.len(), error: None }
     }
 
+    /// After a start that failed.
+    fn give_up(self) {
+        match self.kernel.withdraw() {
+            Ok(Withdrawn { forwarding, lost }) => {
+                for interface in forwarding {
+                    tracing::warn!(interface, "an earlier daemon's program goes on forwarding here");
+                }
+                for interface in lost {
+                    tracing::error!(
+                        interface,
+                        "an earlier daemon's program forwarded here, and does no more"
+                    );
+                }
+            }
+            Err(error) => tracing::error!("cannot clean up: {:#}", anyhow::Error::from(error)),
+        }
+    }
+
     fn stop(mut self, keep_forwarding: bool) {
         if keep_forwarding {
             tracing::info!(
@@ -343,7 +367,7 @@ fn next_hop(event: NeighbourEvent) -> Option<Event> {
     }
 }
 
-/// Packets are logged at trace level only: the programs are then loaded with their log statements in.
+/// The programs were loaded with their log statements in: carries what they say to our log.
 fn follow_packet_log(kernel: &mut Kernel) {
     match aya_log::EbpfLogger::init(kernel.ebpf()) {
         Ok(mut logger) => {
@@ -393,7 +417,7 @@ mod tests {
             pools(1, 11, 1) + &services(2, 1, "tcp/1-40000"),
         ] {
             let limits = limits_for(&config::parse(&text).unwrap());
-            let identity = Identity { version: String::new(), pid: 1, config_path: String::new() };
+            let identity = Identity { pid: 1, ticks_per_second: 250, ..Identity::default() };
             let mut controller = Controller::new(Duration::ZERO, limits, identity);
             for text in [&text, &text.replace("= \"p", "= \"q").replace("name = \"s", "name = \"t")] {
                 let actions = controller.handle(Duration::ZERO, [Event::ConfigText(text.clone())]);

@@ -1,6 +1,6 @@
 //! What the documents say about the code: names that must occur in them.
 
-use lb_common::abi::{DropReason, PassReason, Reason};
+use lb_common::abi::{DropReason, Note, PassReason, Reason};
 
 const PACKET_PATH: &str = include_str!("../../docs/packet-path.md");
 
@@ -19,7 +19,10 @@ fn rows(heading: &str) -> Vec<(&'static str, &'static str)> {
 fn every_reason_is_described_where_operators_look_and_no_other() {
     let pass: Vec<Reason> = PassReason::ALL.iter().copied().map(Reason::Pass).collect();
     let drop: Vec<Reason> = DropReason::ALL.iter().copied().map(Reason::Drop).collect();
-    for (heading, reasons) in [("## Passed: `pass`", pass), ("## Dropped: `drop`", drop)] {
+    let note: Vec<Reason> = Note::ALL.iter().copied().map(Reason::Note).collect();
+    for (heading, reasons) in
+        [("## Passed: `pass`", pass), ("## Dropped: `drop`", drop), ("## Beside the verdict: `note`", note)]
+    {
         let rows = rows(heading);
         let described: Vec<&str> = rows.iter().map(|(name, _)| *name).collect();
         let named: Vec<&str> = reasons.iter().map(|reason| reason.name()).collect();

@@ -172,7 +172,7 @@ fn write_first_config(file: &Path, iface: &str) -> Result<bool> {
 fn first_config(iface: &str) -> String {
     format!(
         r#"# lb reads this file again whenever it changes; a file with mistakes changes nothing.
-# `lb check {CONFIG}` shows all mistakes, `lb plan {CONFIG}` what would change.
+# `lb check {CONFIG}` shows all mistakes.
 
 [lb]
 interfaces = ["{iface}"]

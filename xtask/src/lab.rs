@@ -21,6 +21,10 @@ pub(crate) enum Action {
     Down,
     /// Show what is up.
     Status,
+    /// Run a command in a namespace: exec client curl http://192.0.2.10/
+    Exec,
+    /// Take down what is up, and whatever killed tests left behind.
+    Clean,
 }
 
 /// Runs the demo; returns only on failure.
@@ -41,7 +45,15 @@ pub(crate) fn run(workspace: &Workspace, action: Action, args: &[String]) -> Res
         Action::Up => "up",
         Action::Down => "down",
         Action::Status => "status",
+        Action::Exec => "exec",
+        Action::Clean => "clean",
     };
+    let (lb, lab) = ["lb", "lb-lab"].map(|name| workspace.binary(name, Profile::Release)).into();
+    if !matches!(action, Action::Up) && lb.is_file() && lab.is_file() {
+        // What stands was built with these; and a command's output stays its own.
+        process::require_root("lab", "it enters network namespaces")?;
+        return process::become_command(Command::new(lab).arg(word).args(args).env("LB_BIN", lb));
+    }
     exec(workspace, word, args)
 }
 

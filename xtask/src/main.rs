@@ -73,7 +73,7 @@ enum Task {
     Attach(attach::Options),
     /// Stop the lb that runs here and take it off its interfaces. Needs root.
     Detach {
-        /// Stop the daemon only: the kernel goes on forwarding, and the next `lb run` adopts what is there.
+        /// Stop the daemon only: the kernel goes on forwarding, and the next `lb run` takes over.
         #[arg(long)]
         keep_forwarding: bool,
     },
@@ -86,13 +86,18 @@ enum Task {
         #[arg(last = true, value_name = "ARGS")]
         args: Vec<String>,
     },
-    /// The demo's network to play with: put it up, look at it, take it down. Needs root.
+    /// The demo's network to play with: put it up, look at it, run commands in it, take it down. Needs root.
+    #[command(after_help = "Examples:
+  cargo xtask lab up
+  cargo xtask lab exec client curl http://192.0.2.10/
+  cargo xtask lab exec b2 bash
+  cargo xtask lab down")]
     Lab {
         /// What to do with it.
         #[arg(value_enum)]
         action: lab::Action,
-        /// Passed on to `lb-lab`.
-        #[arg(last = true, value_name = "ARGS")]
+        /// Passed on to `lb-lab`: for `exec`, a role (client, router, lb, b1, b2, b3) and a command.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         args: Vec<String>,
     },
 }
@@ -133,6 +138,15 @@ mod tests {
     use super::*;
 
     use clap::CommandFactory;
+
+    #[test]
+    fn a_command_for_the_lab_is_passed_on_as_it_is() {
+        let line = "cargo-xtask lab exec client curl --max-time 5 http://192.0.2.10/";
+        let Ok(Cli { task: Task::Lab { args, .. } }) = Cli::try_parse_from(line.split(' ')) else {
+            panic!("{line} is not understood");
+        };
+        assert_eq!(args.join(" "), "client curl --max-time 5 http://192.0.2.10/");
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

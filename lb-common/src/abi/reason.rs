@@ -61,6 +61,7 @@ reasons! {
 reasons! {
     /// What happened beside the verdict. Not a reason for one, but counted like one.
     Note from 48 {
+        EchoAnswered "echo_answered" "An echo request to a VIP was answered."
         LaterFragment "later_fragment" "A later fragment was forwarded after its first one."
         FlowsFull "flow_not_remembered_full" "A flow found its bucket of the flow table full of others."
         FlowsLimited "flow_not_remembered_limited" "This CPU had remembered as many flows as it may in this moment."
@@ -74,7 +75,7 @@ pub enum Reason {
     Pass(PassReason),
     /// The packet was dropped.
     Drop(DropReason),
-    /// The packet was forwarded all the same.
+    /// The packet was forwarded or answered all the same.
     Note(Note),
 }
 

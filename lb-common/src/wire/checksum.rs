@@ -24,6 +24,13 @@ pub const fn finish(sum: u32) -> u16 {
     !fold(sum)
 }
 
+/// The checksum field after one 16-bit word of what it covers changed from `old` to `new` (RFC 1624, equation 3); host
+/// byte order.
+#[inline(always)]
+pub const fn update(check: u16, old: u16, new: u16) -> u16 {
+    !fold(!check as u32 + !old as u32 + new as u32)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +59,19 @@ mod tests {
                 slow = (slow & 0xffff) + (slow >> 16);
             }
             assert_eq!(u64::from(fold(sum)), slow, "{sum:#x}");
+        }
+    }
+
+    #[test]
+    fn an_update_equals_computing_anew() {
+        // Every checksum that an echo request may carry, and both families' change of type.
+        for rest in 0..=u16::MAX {
+            for (old, new) in [(0x0800, 0x0000), (0x8000, 0x8100)] {
+                let sum = |first: u16| finish(add(0, &[first.to_be_bytes(), rest.to_be_bytes()].concat()));
+                let updated = update(sum(old), old, new);
+                // 0 and ffff are the same number in one's complement.
+                assert_eq!(updated % 0xffff, sum(new) % 0xffff, "{rest:#x}");
+            }
         }
     }
 }

@@ -75,6 +75,8 @@ pub trait Family {
     const ICMP: u8;
     /// ICMP type of an echo request.
     const ECHO_REQUEST: u8;
+    /// ICMP type of an echo reply.
+    const ECHO_REPLY: u8;
 
     /// Reads a header.
     ///
@@ -107,6 +109,7 @@ impl Family for V4 {
     const INNER_PROTOCOL: u8 = protocol::IPV4;
     const ICMP: u8 = protocol::ICMP;
     const ECHO_REQUEST: u8 = 8;
+    const ECHO_REPLY: u8 = 0;
 
     #[inline(always)]
     fn header(Words(header): &Words<Ipv4Hdr>) -> Result<IpHeader, PassReason> {
@@ -171,6 +174,7 @@ impl Family for V6 {
     const INNER_PROTOCOL: u8 = protocol::IPV6;
     const ICMP: u8 = protocol::ICMPV6;
     const ECHO_REQUEST: u8 = 128;
+    const ECHO_REPLY: u8 = 129;
 
     #[inline(always)]
     fn header(Longs(header): &Longs<Ipv6Hdr>) -> Result<IpHeader, PassReason> {

@@ -49,7 +49,7 @@ pub(super) enum BackendCommand {
   lb backend set web w1 --weight 10
   lb backend set web w1 --address 10.9.0.14 --via ipip")]
     Set(BackendSet),
-    /// Give a backend no new flows; those it has stay
+    /// Give a backend no new flows; those it has stay until they end
     #[command(after_help = "Examples:
   lb backend drain web w1")]
     Drain(Which),

@@ -2,13 +2,19 @@
 
 use std::{io, path::PathBuf};
 
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::{
+    EnvFilter, filter::filter_fn, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 use super::{paint_for, render::Paint};
 use crate::daemon;
 
 /// Where programs, maps and links are pinned unless told otherwise.
 pub const DEFAULT_PINS: &str = "/sys/fs/bpf/lb";
+
+/// The target of the kernel programs' log: a line for each packet.
+pub const PACKET_LOG: &str = "lb_ebpf";
 
 /// What the daemon is started with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +55,7 @@ pub(super) struct RunOptions {
     /// Go on forwarding after the daemon has stopped; the next one takes over
     #[arg(long)]
     keep_forwarding: bool,
-    /// What to log: error, warn, info, debug, trace, or target=level,...
+    /// What to log: error, warn, info, debug, trace, or target=level,...; lb_ebpf=debug logs packets (slow)
     #[arg(long, value_name = "LEVEL", env = "LB_LOG", default_value = "info", value_parser = log_filter)]
     log: String,
 }
@@ -70,11 +76,26 @@ fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseErr
     EnvFilter::builder().parse(text).map(|_| text.to_owned())
 }
 
+/// The filter asked for. Packets are logged only if asked for by name: a general `debug` must not slow the
+/// packet path down.
+fn with_packets_by_name(filter: &str) -> EnvFilter {
+    EnvFilter::new(format!("{PACKET_LOG}=info,{filter}"))
+}
+
+/// Whether a log line could be the cause of the next one. `notify` tells of each change in the directory of
+/// the configuration file, and the log may be a file in that directory.
+fn feeds_itself(metadata: &Metadata<'_>) -> bool {
+    metadata.target().split("::").next() == Some("notify") && *metadata.level() > Level::INFO
+}
+
 fn start_logging(filter: &str) {
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter))
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
-        .with_ansi(paint_for(&io::stderr()) == Paint::Colour)
+        .with_ansi(paint_for(&io::stderr()) == Paint::Colour);
+    tracing_subscriber::registry()
+        .with(with_packets_by_name(filter))
+        .with(filter_fn(|metadata| !feeds_itself(metadata)))
+        .with(lines)
         .init();
 }
 
@@ -83,6 +104,7 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
     use clap::Parser;
+    use tracing::subscriber::with_default;
 
     #[test]
     fn arguments_reach_the_daemon() {
@@ -102,5 +124,36 @@ mod tests {
                 keep_forwarding: true,
             }
         );
+    }
+    #[test]
+    fn packets_are_logged_only_by_name() {
+        for (filter, wanted) in [
+            ("info", false),
+            ("debug", false),
+            ("trace", false),
+            ("lb_ebpf=info,debug", false),
+            ("lb_ebpf=debug", true),
+            ("info,lb_ebpf=debug", true),
+            ("lb_ebpf=trace,warn", true),
+        ] {
+            let subscriber = tracing_subscriber::registry().with(with_packets_by_name(filter));
+            let is_on = with_default(subscriber, || tracing::enabled!(target: PACKET_LOG, Level::DEBUG));
+            assert_eq!(is_on, wanted, "{filter}");
+        }
+    }
+
+    #[test]
+    fn the_watch_of_the_configuration_never_logs_each_change() {
+        let subscriber = || {
+            tracing_subscriber::registry()
+                .with(with_packets_by_name("trace,notify=trace,notify::inotify=trace"))
+                .with(filter_fn(|metadata| !feeds_itself(metadata)))
+        };
+        with_default(subscriber(), || {
+            assert!(!tracing::enabled!(target: "notify::inotify", Level::TRACE));
+            assert!(!tracing::enabled!(target: "notify", Level::DEBUG));
+            assert!(tracing::enabled!(target: "notify", Level::WARN));
+            assert!(tracing::enabled!(target: "lb_user::edge", Level::TRACE));
+        });
     }
 }

@@ -19,7 +19,9 @@ fn address(text: &str) -> IpAddr {
 #[test]
 fn the_example_is_valid_and_means_what_it_says() {
     let desired = parse(example()).unwrap();
-    let Settings { interfaces, xdp, seed, tunnel_source_v4, tunnel_source_v6 } = &desired.settings;
+    let Settings { interfaces, xdp, seed, tunnel_source_v4, tunnel_source_v6, transition_max } =
+        &desired.settings;
+    assert_eq!(*transition_max, Duration::from_secs(3600));
     assert_eq!(interfaces, &["eth0"]);
     assert_eq!((*xdp, *seed), (XdpMode::Auto, 0x5e_ed0f_1ee7));
     assert_eq!(tunnel_source_v4.1, 16);

@@ -6,11 +6,15 @@ use std::{
     time::Duration,
 };
 
-use super::{Action, Controller};
+use super::{
+    Action, Controller,
+    standing::{Known, Member, Server},
+};
 use crate::{
-    api::{BackendFlows, FlowsView},
+    api::{BackendFlows, FlowsView, State},
     model::{
-        service::{Backend, Desired, Name, Pool},
+        health::Health,
+        service::{AdminState, Backend, Desired, Pool},
         transition::{FlowReading, Patience},
     },
 };
@@ -19,41 +23,51 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(2);
 
 /// A backend that left the configuration and still serves the flows it has.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Leaving {
-    /// Its pool.
-    pub(super) pool: Name,
+    /// Which.
+    pub(super) server: Server,
     /// As it last was.
-    pub(super) backend: Backend,
+    pub(super) known: Known,
     /// Whether the flow table was looked at since: before that nothing is known of its flows.
     seen: bool,
 }
 
 impl Controller {
-    /// A configuration is in force that may lack backends of the one before: those that serve go on serving the flows
-    /// they have.
-    pub(super) fn see_off(&mut self, before: &Desired) {
-        let desired = &self.desired;
-        let still_there = |pool: &Name, backend: &Backend| {
-            desired.pool(pool).is_some_and(|pool| {
-                pool.backends.iter().any(|other| other.address == backend.address && other.via == backend.via)
-            })
-        };
-        for (id, (pool, backend)) in before.backends() {
-            let served = self.members.get(&id).is_some_and(|member| member.health.is_up());
-            let has_place = self.layout.pool(&pool.name).is_some() && desired.pool(&pool.name).is_some();
-            if served && has_place && !still_there(&pool.name, backend) {
-                self.leaving.push(Leaving { pool: pool.name.clone(), backend: backend.clone(), seen: false });
+    /// What is known of every server, of those that are leaving as well: one that comes back goes on as it was, and so
+    /// does one under another name.
+    pub(super) fn known_servers(&mut self, before: &Desired) -> BTreeMap<Server, Known> {
+        let mut members = std::mem::take(&mut self.members);
+        let present = before.backends().filter_map(|(id, (pool, backend))| {
+            let member = members.remove(&id)?;
+            let known = Known { backend: backend.clone(), checked: pool.check.is_some(), member };
+            Some((Server::of(pool, backend), known))
+        });
+        let leaving = std::mem::take(&mut self.leaving).into_iter().map(|gone| (gone.server, gone.known));
+        present.chain(leaving).collect()
+    }
+
+    /// These are not in the configuration, or no longer: those that serve go on serving the flows they have. A pool
+    /// that is gone takes its flows along.
+    pub(super) fn see_off(&mut self, gone: BTreeMap<Server, Known>) {
+        for (server, known) in gone {
+            let serves = known.member.health.is_up() && known.backend.state != AdminState::Maint;
+            if serves && self.desired.pool(&server.pool).is_some() {
+                let Known { backend, member: Member { since, .. }, .. } = known;
+                // Nobody checks it any more.
+                let health = Health::unchecked(since);
+                let member = Member { health, mark: None, state: State::Down, since };
+                self.leaving.push(Leaving {
+                    server,
+                    known: Known { backend, checked: false, member },
+                    seen: false,
+                });
             }
         }
-        // A pool that is gone takes its flows along, and a backend that is back is no longer leaving.
-        let mut leaving = std::mem::take(&mut self.leaving);
-        leaving.retain(|gone| desired.pool(&gone.pool).is_some() && !still_there(&gone.pool, &gone.backend));
-        self.leaving = leaving;
     }
 
     pub(super) fn leaving_addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.leaving.iter().map(|leaving| leaving.backend.address)
+        self.leaving.iter().map(|leaving| leaving.known.backend.address)
     }
 
     /// Asks for the flow table while slots are in transition or backends leave.
@@ -81,10 +95,8 @@ impl Controller {
             settled.extend(&summary.settled);
             self.transitions.insert(pool.name.clone(), summary);
         }
-        if settled != self.settled {
-            self.dirty |= !settled.is_empty();
-            self.settled = settled;
-        }
+        self.dirty |= !settled.is_empty();
+        self.settled = settled;
 
         let before = self.leaving.len();
         let mut leaving = std::mem::take(&mut self.leaving);
@@ -96,16 +108,20 @@ impl Controller {
         self.leaving = leaving;
     }
 
-    /// Whether a leaving backend is still the previous owner of a slot, or a remembered flow is on it.
+    /// Whether a leaving backend is still the previous owner of a slot, or a remembered flow is on it; or the plan that
+    /// takes its slots from it has yet to be carried out.
     fn has_flows(&self, leaving: &Leaving) -> bool {
-        let number = self
-            .layout
-            .pool(&leaving.pool)
-            .and_then(|place| place.numbers.get(&self.identity_of(&leaving.backend)).copied());
-        let (Some(number), Some(summary)) = (number, self.transitions.get(&leaving.pool)) else {
+        let pool = &leaving.server.pool;
+        let (Some(place), Some(summary)) = (self.layout.pool(pool), self.transitions.get(pool)) else {
             return false;
         };
-        summary.leaving.contains_key(&number) || summary.by_number.contains_key(&number)
+        let Some(&number) = place.numbers.get(&self.identity_of(&leaving.known.backend)) else {
+            return false;
+        };
+        let slots = place.slot_base as usize..(place.slot_base + place.slots) as usize;
+        summary.leaving.contains_key(&number)
+            || summary.by_number.contains_key(&number)
+            || self.installed.slots[slots].iter().any(|slot| slot.owner() == Some(number))
     }
 
     /// What is remembered of a pool, by the names people know.
@@ -125,8 +141,9 @@ impl Controller {
         };
         let present =
             pool.backends.iter().filter_map(|backend| view(backend, backend.name.to_string(), false));
-        let gone = self.leaving.iter().filter(|gone| gone.pool == pool.name);
-        let gone = gone.filter_map(|gone| view(&gone.backend, gone.backend.address.to_string(), true));
+        let gone = self.leaving.iter().filter(|gone| gone.server.pool == pool.name);
+        let gone =
+            gone.filter_map(|gone| view(&gone.known.backend, gone.known.backend.address.to_string(), true));
         FlowsView {
             pool: pool.name.to_string(),
             slots_in_transition: summary.in_transition,

@@ -7,7 +7,7 @@ use crate::{
     model::{
         health::Health,
         next_hop::{NextHop, Unreachable},
-        service::{AdminState, Backend, Via},
+        service::{AdminState, Backend, Name, Pool, Via},
     },
 };
 
@@ -22,17 +22,39 @@ pub(super) struct Member {
     pub(super) since: Duration,
 }
 
-/// What is known of a backend under a new configuration. `known` is what was known, and the backend as it was;
-/// backends come with whether their pool is checked.
+/// What a backend is, whatever it is called: a server of a pool, and how it is reached.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Server {
+    pub(super) pool: Name,
+    address: IpAddr,
+    tunnelled: bool,
+}
+
+impl Server {
+    pub(super) fn of(pool: &Pool, backend: &Backend) -> Self {
+        Self { pool: pool.name.clone(), address: backend.address, tunnelled: backend.via == Via::Ipip }
+    }
+}
+
+/// A backend as it last was.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) backend: Backend,
+    /// Whether it was checked.
+    pub(super) checked: bool,
+    pub(super) member: Member,
+}
+
+/// What is known of a backend under a new configuration, and whether its pool is checked. `known` is the same server
+/// as it was.
 pub(super) fn carried_over(
     now: Duration,
-    known: Option<(Member, (bool, &Backend))>,
+    known: Option<Known>,
     (checked, backend): (bool, &Backend),
 ) -> Member {
-    let fresh = || if checked { Health::new(now) } else { Health::unchecked(now) };
-    let same = |old: &Backend| old.address == backend.address && old.via == backend.via;
-    let Some((mut member, (was_checked, old))) = known.filter(|(_, (_, old))| same(old)) else {
-        return Member { health: fresh(), mark: None, state: State::Down, since: now };
+    let Some(Known { backend: old, checked: was_checked, mut member }) = known else {
+        let health = if checked { Health::new(now) } else { Health::unchecked(now) };
+        return Member { health, mark: None, state: State::Down, since: now };
     };
     match (was_checked, checked) {
         // A check that is new on a backend that serves: it goes on serving until the check says otherwise.

@@ -19,7 +19,7 @@ use crate::{
         plan::{HopTarget, MemberTarget, Outer, PoolTarget, ServiceTarget, Target},
         probe::{BackendId, ProbeSpec},
         service::{AdminState, Backend, Desired, OnDown, Pool, Protocol, Service, Tracking, Via},
-        transition::ticks,
+        transition::{idle_ticks, ticks},
     },
 };
 
@@ -56,8 +56,8 @@ impl Controller {
             keys: ports.chain(is_first.then(|| ServiceKey::vip(vip))).collect(),
             pool: service.pool.clone(),
             flags: tracking | if echo { abi::Service::ECHO } else { 0 },
-            tcp_idle: ticks(service.flows.idle, self.identity.ticks_per_second),
-            udp_idle: ticks(service.flows.udp_idle, self.identity.ticks_per_second),
+            tcp_idle: idle_ticks(service.flows.idle, self.identity.ticks_per_second),
+            udp_idle: idle_ticks(service.flows.udp_idle, self.identity.ticks_per_second),
         }
     }
 
@@ -82,12 +82,12 @@ impl Controller {
                 hop,
             }
         };
-        let leaving = self.leaving.iter().filter(|leaving| leaving.pool == pool.name).map(|leaving| {
-            let hop =
-                usable(&leaving.backend, self.next_hops.get(&leaving.backend.address)).ok().map(hop_target);
+        let leaving = self.leaving.iter().filter(|leaving| leaving.server.pool == pool.name).map(|leaving| {
+            let backend = &leaving.known.backend;
+            let hop = usable(backend, self.next_hops.get(&backend.address)).ok().map(hop_target);
             MemberTarget {
-                address: leaving.backend.address,
-                tunnelled: leaving.backend.via == Via::Ipip,
+                address: backend.address,
+                tunnelled: backend.via == Via::Ipip,
                 weight: 0,
                 keeps: hop.is_some(),
                 hop,

@@ -117,10 +117,12 @@ impl ConfigFile {
     /// # Errors
     /// If it cannot be read, or is no text.
     pub async fn read(&self) -> Result<String, ConfigFileError> {
-        let path = self.path.clone();
-        let text = blocking(move || read(&path)).await;
-        self.know(text.as_ref().ok().cloned());
-        text
+        self.alone(|path, known| {
+            let text = read(path);
+            *known = text.as_ref().ok().cloned();
+            text
+        })
+        .await
     }
 
     /// Replaces its text `base` by `text`: at any moment, also after a crash, it holds the one or the other.
@@ -129,18 +131,14 @@ impl ConfigFile {
     /// # Errors
     /// [`ConfigFileError::ChangedMeanwhile`] if it does not hold `base` any more; else whatever the system said.
     pub async fn replace(&self, base: &str, text: &str) -> Result<(), ConfigFileError> {
-        let (path, base, new) = (self.path.clone(), base.to_owned(), text.to_owned());
-        let known = Arc::clone(&self.known);
-        blocking(move || {
-            if read(&path)? != base {
-                return Err(ConfigFileError::ChangedMeanwhile { path });
+        let (base, text) = (base.to_owned(), text.to_owned());
+        self.alone(move |path, known| {
+            if read(path)? != base {
+                return Err(ConfigFileError::ChangedMeanwhile { path: path.to_owned() });
             }
-            // Known before it is there, so that the watcher cannot see it first.
-            *known.lock().unwrap_or_else(PoisonError::into_inner) = Some(new.clone());
-            replace(&path, &new).map_err(|error| {
-                *known.lock().unwrap_or_else(PoisonError::into_inner) = Some(base);
-                ConfigFileError::Write { path, error }
-            })
+            replace(path, &text).map_err(|error| ConfigFileError::Write { path: path.to_owned(), error })?;
+            *known = Some(text);
+            Ok(())
         })
         .await
     }
@@ -205,58 +203,71 @@ impl ConfigFile {
         all
     }
 
-    /// Tells if the file is not as known.
+    /// Tells if the file is not as known, once it looks the same twice. Editors write in several steps, and
+    /// what is there in between must not take effect: least of all an empty file, which is a valid
+    /// configuration that balances nothing. So empty counts only after [`PATIENCE`].
     async fn news(&self) -> Option<ConfigFileEvent> {
-        match self.settled().await {
-            Ok(text) => (self.know(Some(text.clone())).as_ref() != Some(&text))
-                .then_some(ConfigFileEvent::Changed(text)),
-            Err(error) => self.know(None).map(|_| ConfigFileEvent::Unreadable(error)),
-        }
-    }
-
-    /// Reads the file until it looks the same twice. Editors write in several steps, and what is there in
-    /// between must not take effect: least of all an empty file, which is a valid configuration that
-    /// balances nothing. So empty counts only after [`PATIENCE`].
-    async fn settled(&self) -> Result<String, ConfigFileError> {
-        let look = || {
-            let path = self.path.clone();
-            blocking(move || read(&path))
-        };
         let end = Instant::now() + PATIENCE;
-        let mut last = look().await;
+        let mut last = None;
         loop {
-            if last.as_ref().ok() == self.known.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-                return last;
+            let is_late = Instant::now() >= end;
+            match self.alone(move |path, known| look(path, known, last.as_ref(), is_late)).await {
+                Look::AsKnown => return None,
+                Look::News(event) => return Some(event),
+                Look::Unsettled(text) => last = Some(text),
             }
             tokio::time::sleep(QUIET).await;
-            let now = look().await;
-            let is_empty = now.as_ref().is_ok_and(|text| text.trim().is_empty());
-            let is_same = now.as_ref().ok() == last.as_ref().ok();
-            if (is_same && !is_empty) || Instant::now() >= end {
-                return now;
-            }
-            last = now;
         }
     }
 
-    /// Remembers what was seen, and returns what was known before.
-    fn know(&self, text: Option<String>) -> Option<String> {
-        std::mem::replace(&mut *self.known.lock().unwrap_or_else(PoisonError::into_inner), text)
+    /// Does something to the file where it may block, and with what is known of it in hand: another look, or
+    /// a replacement of ours, which takes long on a busy disk, comes before or after, but never in between.
+    async fn alone<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Path, &mut Option<String>) -> T + Send + 'static,
+    ) -> T {
+        let (path, known) = (self.path.clone(), Arc::clone(&self.known));
+        let work = move || work(&path, &mut known.lock().unwrap_or_else(PoisonError::into_inner));
+        match tokio::task::spawn_blocking(work).await {
+            Ok(value) => value,
+            // The runtime never cancels blocking work that has begun, so it can only have panicked.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
     }
+}
+
+/// What one look at the file found.
+enum Look {
+    /// Nothing new.
+    AsKnown,
+    /// Something new that may still be being written; `None` if it cannot be read.
+    Unsettled(Option<String>),
+    /// Something new, known from now on.
+    News(ConfigFileEvent),
+}
+
+/// Compares the file with what is known, and with what the look before found.
+fn look(path: &Path, known: &mut Option<String>, last: Option<&Option<String>>, is_late: bool) -> Look {
+    let found = read(path);
+    let text = found.as_ref().ok().cloned();
+    if text == *known {
+        return Look::AsKnown;
+    }
+    let is_empty = text.as_ref().is_some_and(|text| text.trim().is_empty());
+    let is_settled = last == Some(&text) && !is_empty;
+    if !is_settled && !is_late {
+        return Look::Unsettled(text);
+    }
+    known.clone_from(&text);
+    Look::News(match found {
+        Ok(text) => ConfigFileEvent::Changed(text),
+        Err(error) => ConfigFileEvent::Unreadable(error),
+    })
 }
 
 /// Whether something may have been changed, not only looked at.
 fn is_change(kind: EventKind) -> bool {
     !matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
-}
-
-/// Runs file operations where they may block.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(value) => value,
-        // The runtime never cancels blocking work that has begun, so it can only have panicked.
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
 }
 
 fn read(path: &Path) -> Result<String, ConfigFileError> {

@@ -31,11 +31,16 @@ use lb_common::{
     wire::pod::Pod,
 };
 
+use nix::net::if_::if_nametoindex;
+
 use self::mapped::MappedArray;
 use crate::model::{plan::Change, service::XdpMode, traffic::Counters};
 
 /// The object with all programs and maps.
 pub static OBJECT: &[u8] = include_bytes_aligned!(env!("LB_EBPF_OBJECT"));
+
+/// What the names of links' pins start with; the interface follows.
+const LINK: &str = "link-";
 
 /// What the kernel edge cannot do.
 #[derive(Debug, thiserror::Error)]
@@ -133,6 +138,15 @@ pub struct Kernel {
     attached: Vec<Attached>,
 }
 
+/// What a start that failed leaves: interfaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Withdrawn {
+    /// Here the program of an earlier daemon goes on forwarding.
+    pub forwarding: Vec<String>,
+    /// Here it did until this start took it over; now nothing is attached.
+    pub lost: Vec<String>,
+}
+
 struct MappedTables {
     config: MappedArray<Config>,
     index: MappedArray<IndexEntry>,
@@ -149,6 +163,8 @@ struct MappedTables {
 /// One interface. The links detach when they are dropped, unless a pin keeps them.
 struct Attached {
     interface: String,
+    /// Whether the link was there before us.
+    taken_over: bool,
     _xdp: FdLink,
     _probe: SchedClassifierLink,
 }
@@ -255,24 +271,85 @@ impl Kernel {
         Ok(())
     }
 
-    /// Attaches the balancer and the probes' steering to an interface, or takes over a link that an earlier daemon
-    /// left pinned: packets then meet either its program or this one, never none. Says which mode it became.
+    /// Attaches the balancer and the probes' steering to interfaces, and says which mode each became. Where an
+    /// earlier daemon left a link pinned it is taken over: packets then meet either its program or this one,
+    /// never none. Interfaces without such a link, where much can fail, come first.
     ///
     /// # Errors
-    /// See [`KernelError`]; nothing stays attached that was not before.
-    pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<XdpMode, KernelError> {
-        if nix::net::if_::if_nametoindex(interface).is_err() {
-            return Err(KernelError::NoInterface(interface.to_owned()));
+    /// See [`KernelError`]; then [`Kernel::withdraw`].
+    pub fn attach(
+        &mut self,
+        interfaces: &[String],
+        mode: XdpMode,
+    ) -> Result<Vec<(String, XdpMode)>, KernelError> {
+        if let Some(missing) = interfaces.iter().find(|name| if_nametoindex(name.as_str()).is_err()) {
+            return Err(KernelError::NoInterface(missing.clone()));
         }
         pins::prepare(&self.pins.1)?;
-        let probe = self.attach_probe(interface)?;
-        let (xdp, mode) = self.attach_xdp(interface, mode)?;
-        self.attached.push(Attached { interface: interface.to_owned(), _xdp: xdp, _probe: probe });
-        Ok(mode)
+        let mut order: Vec<usize> = (0..interfaces.len()).collect();
+        order.sort_by_key(|&at| self.link_pin(&interfaces[at]).exists());
+        let mut modes = vec![mode; interfaces.len()];
+        for at in order {
+            let interface = &interfaces[at];
+            let probe = self.attach_probe(interface)?;
+            let (xdp, mode, taken_over) = self.attach_xdp(interface, mode)?;
+            let interface = interface.clone();
+            self.attached.push(Attached { interface, taken_over, _xdp: xdp, _probe: probe });
+            modes[at] = mode;
+        }
+        Ok(interfaces.iter().cloned().zip(modes).collect())
     }
 
-    fn attach_xdp(&mut self, interface: &str, mode: XdpMode) -> Result<(FdLink, XdpMode), KernelError> {
-        let pin = self.pins.1.join(format!("link-{interface}"));
+    fn link_pin(&self, interface: &str) -> PathBuf {
+        self.pins.1.join(format!("{LINK}{interface}"))
+    }
+
+    /// Interfaces with a link that an earlier daemon left pinned, and that is not ours now.
+    fn left_by_others(&self) -> Result<Vec<String>, KernelError> {
+        let mut interfaces = pins::names(&self.pins.1, LINK)?;
+        interfaces.retain(|name| self.attached.iter().all(|attached| attached.interface != *name));
+        Ok(interfaces)
+    }
+
+    /// Detaches what an earlier daemon left on interfaces that this one is not attached to: it would forward
+    /// by tables that nobody keeps any more. Says where that was.
+    ///
+    /// # Errors
+    /// [`KernelError::Pins`].
+    pub fn detach_others(&mut self) -> Result<Vec<String>, KernelError> {
+        let interfaces = self.left_by_others()?;
+        for interface in &interfaces {
+            pins::remove(&self.link_pin(interface))?;
+        }
+        Ok(interfaces)
+    }
+
+    /// Takes back a start that failed: detaches what it attached or took over, and leaves alone what an earlier
+    /// daemon left on other interfaces.
+    ///
+    /// # Errors
+    /// [`KernelError::Pins`].
+    pub fn withdraw(mut self) -> Result<Withdrawn, KernelError> {
+        let forwarding = self.left_by_others()?;
+        if forwarding.is_empty() {
+            let lost = self.taken_over();
+            self.detach()?;
+            return Ok(Withdrawn { forwarding, lost });
+        }
+        for attached in &self.attached {
+            pins::remove(&self.link_pin(&attached.interface))?;
+        }
+        Ok(Withdrawn { forwarding, lost: self.taken_over() })
+    }
+
+    fn taken_over(&self) -> Vec<String> {
+        let taken = self.attached.iter().filter(|attached| attached.taken_over);
+        taken.map(|attached| attached.interface.clone()).collect()
+    }
+
+    /// Gives the link, its mode, and whether it was there before.
+    fn attach_xdp(&mut self, interface: &str, mode: XdpMode) -> Result<(FdLink, XdpMode, bool), KernelError> {
+        let pin = self.link_pin(interface);
         let program = xdp(&mut self.ebpf, name::PROGRAM)?;
         let failed =
             |source| KernelError::Attach { interface: interface.to_owned(), source: Box::new(source) };
@@ -284,7 +361,7 @@ impl Kernel {
             tracing::info!(interface, "took over the program of an earlier daemon");
             let link = program.take_link(id).and_then(into_fd_link).map_err(failed)?;
             // The link keeps the mode it was made with.
-            return Ok((link, attached_mode(interface)));
+            return Ok((link, attached_mode(interface), true));
         }
         pins::remove(&pin)?;
         let (id, mode) = match mode {
@@ -312,7 +389,7 @@ impl Kernel {
             path: pin.clone(),
             source: io::Error::other(error),
         })?;
-        Ok((pinned.into(), mode))
+        Ok((pinned.into(), mode, false))
     }
 
     fn attach_probe(&mut self, interface: &str) -> Result<SchedClassifierLink, KernelError> {
@@ -337,7 +414,7 @@ impl Kernel {
     pub fn detach(&mut self) -> Result<(), KernelError> {
         let mut result = Ok(());
         for attached in self.attached.drain(..) {
-            let pin = self.pins.1.join(format!("link-{}", attached.interface));
+            let pin = self.pins.1.join(format!("{LINK}{}", attached.interface));
             if let Err(error) = pins::remove(&pin) {
                 result = Err(error.into());
             }

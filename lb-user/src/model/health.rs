@@ -20,7 +20,7 @@ use super::probe::ProbeFailure;
 /// Up or not checked yet, it starts again as new when it was out of reach ([`Health::forget`]).
 ///
 /// A probe that this machine could not send ([`ProbeFailure::Local`]) says nothing about the backend:
-/// it changes neither state nor streak, only what [`Health::to_string`] says.
+/// it changes neither state nor streak, only what is said of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
     phase: Phase,

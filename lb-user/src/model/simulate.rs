@@ -9,7 +9,11 @@ use lb_common::{
     encap,
     packet::Packet,
     parse::parse,
-    wire::{ETHER_IPV4, ETHER_IPV6, ip, pod},
+    wire::{
+        ETHER_IPV4, ETHER_IPV6, checksum,
+        ip::{self, Family, V4, V6},
+        pod,
+    },
 };
 
 use super::memory::Memory;
@@ -58,7 +62,14 @@ pub fn process(memory: &Memory, frame: &[u8], ingress: u32, now: Ticks) -> Outco
             let reason = forward.counter.is_none().then_some(Reason::Note(Note::LaterFragment));
             Outcome { verdict, counter: forward.counter, reason }
         }
-        Decision::Echo => not_forwarded(Verdict::Pass, Reason::Pass(PassReason::NotForService)),
+        Decision::Echo => match echo_reply(frame, &packet) {
+            Some(reply) => Outcome {
+                verdict: Verdict::Transmit(reply),
+                counter: None,
+                reason: Some(Reason::Note(Note::EchoAnswered)),
+            },
+            None => not_forwarded(Verdict::Pass, Reason::Pass(PassReason::OtherProtocol)),
+        },
         Decision::TooBig { room: _ } => not_forwarded(Verdict::Drop, Reason::Drop(DropReason::TooBig)),
         Decision::Pass(reason) => not_forwarded(Verdict::Pass, Reason::Pass(reason)),
         Decision::Drop(reason) => not_forwarded(Verdict::Drop, Reason::Drop(reason)),
@@ -99,4 +110,38 @@ fn one_hop_on(packet: &[u8], parsed: &Packet) -> Vec<u8> {
         packet[7] -= 1;
     }
     packet
+}
+
+/// The reply to an echo request, if nothing stands between its IP header and the message.
+fn echo_reply(frame: &[u8], packet: &Packet) -> Option<Vec<u8>> {
+    let offset = usize::from(packet.offset);
+    let mut reply = frame.to_vec();
+    let (addresses, length, message, kind) = if packet.is_v4 {
+        (offset + 12, 4, offset + 20, V4::ECHO_REPLY)
+    } else {
+        (offset + 8, 16, offset + 40, V6::ECHO_REPLY)
+    };
+    let is_plain = if packet.is_v4 { frame[offset] == 0x45 } else { frame[offset + 6] == V6::ICMP };
+    if !is_plain {
+        return None;
+    }
+    for (at, length) in [(0, 6), (addresses, length)] {
+        let (first, second) = reply[at..at + 2 * length].split_at_mut(length);
+        first.swap_with_slice(second);
+    }
+    if packet.is_v4 {
+        change(&mut reply, offset + 8, [encap::OUTER_TTL, frame[offset + 9]], offset + 10);
+    } else {
+        reply[offset + 7] = encap::OUTER_TTL;
+    }
+    change(&mut reply, message, [kind, frame[message + 1]], message + 2);
+    Some(reply)
+}
+
+/// Writes two bytes, and what they change in the checksum that covers them.
+fn change(bytes: &mut [u8], at: usize, new: [u8; 2], check: usize) {
+    let word = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+    let updated = checksum::update(word(check), word(at), u16::from_be_bytes(new));
+    bytes[at..at + 2].copy_from_slice(&new);
+    bytes[check..check + 2].copy_from_slice(&updated.to_be_bytes());
 }

@@ -7,10 +7,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use lb_common::{
     abi::{Flow, Ticks},
-    select,
+    select, track,
 };
 
-use super::{layout::PoolPlace, memory::Memory};
+use super::{layout::PoolPlace, memory::Memory, plan::Change};
 
 /// How a pool's transitions end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,14 +47,27 @@ pub struct FlowReading {
     pub flows: Vec<Flow>,
 }
 
-/// Since when each slot is in transition.
+/// Since when each slot is in transition, for exactly those that are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Watch(BTreeMap<u32, Duration>);
 
 impl Watch {
+    /// A change was carried out. A slot that leaves the transition and enters another is watched anew, however
+    /// short the moment between.
+    pub fn follow(&mut self, now: Duration, change: &Change) {
+        let Change::Slots(slots) = change else { return };
+        for &(at, slot) in slots {
+            if slot.in_transition() {
+                self.0.entry(at).or_insert(now);
+            } else {
+                self.0.remove(&at);
+            }
+        }
+    }
+
     /// Looks at one pool.
     pub fn look(
-        &mut self,
+        &self,
         now: Duration,
         memory: &Memory,
         place: &PoolPlace,
@@ -64,14 +77,8 @@ impl Watch {
     ) -> Summary {
         let mut summary = Summary::default();
         let end = place.slot_base + place.slots;
-        let slots = &memory.slots[place.slot_base as usize..end as usize];
-        let moving: Vec<u32> = (place.slot_base..end)
-            .zip(slots)
-            .filter(|(_, slot)| slot.in_transition())
-            .map(|(at, _)| at)
-            .collect();
-
-        let idle = ticks(patience.idle, ticks_per_second);
+        let idle = idle_ticks(patience.idle, ticks_per_second);
+        let patience = Patience { idle: duration(idle, ticks_per_second).max(patience.idle), ..patience };
         // The last time that each slot's change of owner would have hurt, as ticks ago.
         let mut hurt: BTreeMap<u32, u32> = BTreeMap::new();
         for flow in &reading.flows {
@@ -92,12 +99,7 @@ impl Watch {
             }
         }
 
-        let known: Vec<u32> = self.0.range(place.slot_base..end).map(|(&at, _)| at).collect();
-        for at in known.into_iter().filter(|at| moving.binary_search(at).is_err()) {
-            self.0.remove(&at);
-        }
-        for at in moving {
-            let since = *self.0.entry(at).or_insert(now);
+        for (&at, &since) in self.0.range(place.slot_base..end) {
             let watched = now.saturating_sub(since);
             let quiet = match hurt.get(&at) {
                 Some(&age) => duration(age, ticks_per_second).min(watched),
@@ -116,11 +118,13 @@ impl Watch {
         }
         summary
     }
+}
 
-    /// Whether any slot is watched.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
+/// After how many ticks without a mark a remembered flow has surely been silent for `idle`: packets that come soon
+/// after a mark leave none.
+pub fn idle_ticks(idle: Duration, ticks_per_second: u32) -> u32 {
+    // One more for the clock, which may be about to tick.
+    ticks(idle, ticks_per_second) + track::REFRESH + 1
 }
 
 /// A duration in ticks.

@@ -19,7 +19,7 @@ pub fn watch() {
         let (ready, wait) = mpsc::channel();
         std::thread::spawn(move || {
             if let Err(error) = listen(ready) {
-                eprintln!("cannot watch for Ctrl-C ({error}): after one, run `lb-lab clean`");
+                eprintln!("cannot watch for Ctrl-C ({error}): after one, run `cargo xtask lab clean`");
             }
         });
         // It ends when the watch stands, or failed to.
@@ -36,6 +36,7 @@ fn listen(ready: mpsc::Sender<()>) -> std::io::Result<()> {
         loop {
             tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
             if REQUESTED.swap(true, Ordering::SeqCst) {
+                #[expect(clippy::disallowed_methods, reason = "asked twice: at once is what is wanted now")]
                 std::process::exit(130);
             }
             eprintln!("\ninterrupted: cleaning up");

@@ -88,6 +88,7 @@ fn web() -> PoolView {
         slots: 16381,
         check: Some("http GET /healthz -> 200 every 2s".to_owned()),
         services: vec!["www".to_owned()],
+        flows: FlowsView { pool: "web".to_owned(), ..FlowsView::default() },
         backends: backends_of_web(),
     }
 }

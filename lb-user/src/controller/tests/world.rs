@@ -7,7 +7,7 @@ use std::{
 };
 
 use lb_common::{
-    abi::{Limits, PROBE_MARK_MASK, ServiceKey},
+    abi::{Limits, PROBE_MARK_MASK, ServiceKey, Ticks},
     addr::Addr,
 };
 
@@ -17,16 +17,20 @@ use crate::{
     model::{
         memory::{
             Memory,
-            audit::{InFlight, audit, destinations},
+            audit::{InFlight, audit, destinations, same_tables},
         },
         next_hop::{NextHop, Unreachable},
         probe::{BackendId, ProbeFailure, ProbeOutcome, ProbeSpec},
         service::Name,
+        transition::FlowReading,
     },
 };
 
 pub(super) const LIMITS: Limits =
-    Limits { index: 128, services: 64, slots: 8192, backends: 2048, counters: 8192 };
+    Limits { index: 128, services: 64, slots: 8192, backends: 2048, counters: 8192, flow_buckets: 64 };
+
+/// The world's clock of flows.
+pub(super) const TICKS_PER_SECOND: u32 = 250;
 
 pub(super) type Way = Result<NextHop, Unreachable>;
 
@@ -51,6 +55,8 @@ pub(super) struct World {
     /// Plans are not carried out for now.
     pub(super) plans_wait: bool,
     waiting: Option<Event>,
+    /// What happens between the steps of plans.
+    pub(super) between: Option<Box<dyn FnMut(&Memory, Duration)>>,
     /// Steps carried out so far.
     pub(super) steps: usize,
     pub(super) log: Vec<(Level, String)>,
@@ -60,11 +66,21 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new() -> Self {
-        let identity = Identity { version: "1".to_owned(), pid: 1, config_path: "lb.toml".to_owned() };
+        Self::of(LIMITS)
+    }
+
+    /// A world with tables of this size.
+    pub(super) fn of(limits: Limits) -> Self {
+        let identity = Identity {
+            version: "1".to_owned(),
+            pid: 1,
+            config_path: "lb.toml".to_owned(),
+            ticks_per_second: TICKS_PER_SECOND,
+        };
         Self {
-            controller: Controller::new(Duration::ZERO, LIMITS, identity),
+            controller: Controller::new(Duration::ZERO, limits, identity),
             now: Duration::ZERO,
-            memory: Memory::new(LIMITS),
+            memory: Memory::new(limits),
             in_flight: InFlight::default(),
             ways: BTreeMap::new(),
             resolving: BTreeSet::new(),
@@ -75,6 +91,7 @@ impl World {
             plan_fails_at: None,
             plans_wait: false,
             waiting: None,
+            between: None,
             steps: 0,
             log: Vec::new(),
             replies: BTreeMap::new(),
@@ -104,7 +121,7 @@ impl World {
             }
         }
         if self.waiting.is_none() && self.plan_fails_at.is_none() {
-            assert_eq!(self.controller.installed(), &self.memory, "what is believed is not so");
+            assert!(same_tables(self.controller.installed(), &self.memory), "what is believed is not so");
         }
     }
 
@@ -116,6 +133,9 @@ impl World {
                 for change in &changes[..done] {
                     self.in_flight.apply(&mut self.memory, change);
                     audit(&self.memory);
+                    if let Some(between) = &mut self.between {
+                        between(&self.memory, self.now);
+                    }
                 }
                 self.steps += done;
                 let error = (done < changes.len()).then(|| "the kernel said no".to_owned());
@@ -150,6 +170,12 @@ impl World {
                 };
                 vec![Event::ConfigWritten { token, result }]
             }
+            Action::ReadFlows => {
+                vec![Event::Flows(FlowReading {
+                    now: self.ticks(),
+                    flows: self.memory.flows.iter().collect(),
+                })]
+            }
             Action::Reply { token, response } => {
                 assert!(self.replies.insert(token, response).is_none(), "answered twice");
                 Vec::new()
@@ -182,6 +208,11 @@ impl World {
         }
     }
 
+    /// The clock that flows are remembered by.
+    pub(super) fn ticks(&self) -> Ticks {
+        ticks_at(self.now)
+    }
+
     /// Every probe is carried out once.
     pub(super) fn probe(&mut self) {
         let outcomes = self.probes.iter().map(|(backend, spec)| Event::Probe(self.outcome(backend, spec)));
@@ -192,7 +223,7 @@ impl World {
     fn outcome(&self, backend: &BackendId, spec: &ProbeSpec) -> ProbeOutcome {
         let record = self.memory.backends[(spec.mark & !PROBE_MARK_MASK) as usize];
         let reached = |server: &IpAddr| Addr::from(*server).octets()[15] == record.hop().destination()[5];
-        let answers = record.encap != 0 && self.alive.iter().any(reached);
+        let answers = record.standing != 0 && self.alive.iter().any(reached);
         let failure = ProbeFailure::Refused { target: spec.target };
         let result = if answers { Ok("connected".to_owned()) } else { Err(failure) };
         ProbeOutcome { backend: backend.clone(), mark: spec.mark, took: Duration::from_millis(1), result }
@@ -251,6 +282,11 @@ impl World {
     pub(super) fn said(&self, text: &str) -> bool {
         self.log.iter().any(|(_, line)| line.contains(text))
     }
+}
+
+/// The clock that flows are remembered by, at this time.
+pub(super) fn ticks_at(now: Duration) -> Ticks {
+    Ticks::new(now.as_millis() as u64 * u64::from(TICKS_PER_SECOND) / 1000)
 }
 
 /// A server next door. Its MAC ends as its address does.

@@ -37,7 +37,7 @@ impl Scene {
     }
 
     async fn next(&mut self) -> Option<String> {
-        match timeout(Duration::from_secs(5), self.events.recv()).await.expect("an event in time") {
+        match timeout(Duration::from_secs(30), self.events.recv()).await.expect("an event in time") {
             Some(ConfigFileEvent::Changed(text)) => Some(text),
             Some(ConfigFileEvent::Unreadable(_)) => None,
             None => panic!("the watcher ended"),
@@ -72,6 +72,20 @@ async fn replacing_keeps_mode_owner_and_link_and_is_not_news() {
         assert_eq!((metadata.uid(), metadata.gid()), (12, 34));
     }
     assert_eq!(fs::read_dir(scene.directory.path()).unwrap().count(), 2, "no temporary file is left");
+    scene.nothing().await;
+}
+
+/// A busy disk: the temporary file wakes the watcher long before the new text is there.
+#[tokio::test]
+async fn a_replacement_that_takes_long_is_not_news() {
+    let mut scene = Scene::new().await;
+    let slow = scene.file.alone(|path, known| {
+        fs::write(path.with_extension("new"), "two").unwrap();
+        std::thread::sleep(4 * QUIET);
+        fs::rename(path.with_extension("new"), path).unwrap();
+        *known = Some("two".to_owned());
+    });
+    slow.await;
     scene.nothing().await;
 }
 

@@ -1,13 +1,19 @@
 //! Pins: names in a bpffs that keep programs' links and maps alive without the daemon.
 //!
+//! One process at a time holds the directory ([`claim`]).
+//!
 //! Layout: `DIR/v<ABI>/<map name>` and `DIR/v<ABI>/link-<interface>`, DIR being `/sys/fs/bpf/lb` unless told otherwise.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
@@ -26,6 +32,17 @@ pub enum PinsError {
         /// What mount said.
         #[source]
         source: io::Error,
+    },
+    /// Another process holds the directory.
+    #[error(
+        "another lb{} uses the pins in {path}: stop it first, or choose another --pins",
+        holder.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+    )]
+    Taken {
+        /// The directory.
+        path: PathBuf,
+        /// Its process id, if that can be seen from here.
+        holder: Option<u32>,
     },
     /// A directory or pin cannot be made or removed.
     #[error("cannot {what} {path}")]
@@ -59,6 +76,73 @@ pub fn prepare(directory: &Path) -> Result<(), PinsError> {
         path: directory.to_owned(),
         source,
     })
+}
+
+/// A directory of pins that no other process uses, as long as this lives.
+#[derive(Debug)]
+pub struct Claim {
+    path: PathBuf,
+    _directory: Flock<File>,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // It stays if anything is pinned in it, and need not if nothing is.
+        drop(fs::remove_dir(&self.path));
+    }
+}
+
+/// Makes the directory as [`prepare`] does, and takes it for this process. The lock is on the directory itself,
+/// so it holds by whatever path others come; a bpffs takes no file that could be locked instead.
+///
+/// # Errors
+/// [`PinsError`].
+pub fn claim(directory: &Path) -> Result<Claim, PinsError> {
+    loop {
+        prepare(directory)?;
+        let failed = |what| move |source| PinsError::Path { what, path: directory.to_owned(), source };
+        let opened = File::open(directory).map_err(failed("open"))?;
+        let inode = opened.metadata().map_err(failed("look at"))?.ino();
+        match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
+            // Whoever held it may just have removed it: then the lock is on nothing.
+            Ok(_) if fs::metadata(directory).ok().is_none_or(|now| now.ino() != inode) => {}
+            Ok(locked) => return Ok(Claim { path: directory.to_owned(), _directory: locked }),
+            Err((_, Errno::EWOULDBLOCK)) => {
+                let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+                return Err(PinsError::Taken { path: directory.to_owned(), holder: holder(&locks, inode) });
+            }
+            Err((_, error)) => return Err(failed("lock")(error.into())),
+        }
+    }
+}
+
+/// Who holds a lock by flock(2) on an inode, by the words of `/proc/locks` (proc(5)):
+/// `1: FLOCK ADVISORY WRITE 708 00:1f:13569 0 EOF`.
+fn holder(locks: &str, inode: u64) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, file, ..] = words[..] else { return None };
+        (file.rsplit(':').next()? == inode.to_string()).then(|| pid.parse().ok())?
+    })
+}
+
+/// What follows `prefix` in the names of a directory's pins. None if there is no directory.
+///
+/// # Errors
+/// [`PinsError::Path`].
+pub fn names(directory: &Path, prefix: &str) -> Result<Vec<String>, PinsError> {
+    let failed = |source| PinsError::Path { what: "read", path: directory.to_owned(), source };
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(failed)?.file_name();
+        names.extend(name.to_string_lossy().strip_prefix(prefix).map(str::to_owned));
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// Whether the directory, or the nearest one above it that exists, is on a bpffs.
@@ -110,5 +194,23 @@ pub fn clear(directory: &Path, root: &Path) -> Result<(), PinsError> {
     match fs::remove_dir(root) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
         result => result.map_err(failed("remove the directory above")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_of_a_directory_is_found_by_its_inode() {
+        let locks = "\
+1: POSIX  ADVISORY  WRITE 1 00:1f:77 0 EOF
+2: FLOCK  ADVISORY  WRITE 708 00:1f:13569 0 EOF
+2: -> FLOCK  ADVISORY  WRITE 709 00:1f:77 0 EOF
+3: FLOCK  ADVISORY  WRITE 999 00:1f:77 0 EOF
+";
+        assert_eq!(holder(locks, 13569), Some(708));
+        assert_eq!(holder(locks, 77), Some(999));
+        assert_eq!(holder(locks, 1), None);
     }
 }

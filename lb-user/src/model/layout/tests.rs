@@ -1,3 +1,5 @@
+//! What runs of a table owe their users: no place twice, and none before it is released.
+
 use super::*;
 
 #[test]
@@ -20,9 +22,9 @@ fn runs_are_reused_only_after_release() {
 fn tunnel_sources_spread_by_their_host_bits() {
     let outer = Outer::default();
     let v4 = Identity::new("10.0.0.1".parse().unwrap(), true, &outer);
-    assert_eq!((v4.encap, v4.spread_bits), (Encap::Ip4 as u8, 16));
+    assert_eq!((v4.encap, v4.spread_bits), (Encap::Ip4, 16));
     let v6 = Identity::new("2001:db8::1".parse().unwrap(), true, &outer);
-    assert_eq!((v6.encap, v6.spread_bits), (Encap::Ip6 as u8, 32));
+    assert_eq!((v6.encap, v6.spread_bits), (Encap::Ip6, 32));
     let l2 = Identity::new("10.0.0.1".parse().unwrap(), false, &outer);
-    assert_eq!((l2.encap, l2.spread_bits, l2.outer_source), (Encap::L2 as u8, 0, Addr::NONE));
+    assert_eq!((l2.encap, l2.spread_bits, l2.outer_source), (Encap::L2, 0, Addr::NONE));
 }

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{
-    abi::{Encap, Selector, Service, ServiceKey, Slot},
+    abi::{Selector, Service, ServiceKey, Slot, Ticks},
     addr::Addr,
     decide::{Decision, decide},
-    packet::Packet,
+    packet::{Kind, Packet},
     select::index_positions,
+    wire::tcp_flag,
 };
 
-use super::{Change, Memory};
+use super::{Change, Flows, Memory};
 
 /// Every key that the live copy of the index answers, and its service.
 ///
@@ -38,9 +39,7 @@ pub(crate) fn audit(memory: &Memory) -> BTreeMap<ServiceKey, Service> {
     }
     let services: Vec<Service> = numbers.iter().map(|&number| memory.services[number as usize]).collect();
     for (place, service) in services.iter().enumerate() {
-        for &slot in slots(memory, service) {
-            assert_present(memory, service, slot);
-        }
+        assert_slots(memory, service);
         for other in &services[..place] {
             assert_apart(service, other);
         }
@@ -53,12 +52,32 @@ pub(crate) fn slots<'m>(memory: &'m Memory, service: &Service) -> &'m [Slot] {
     &memory.slots[service.slot_base as usize..(service.slot_base + service.slot_count) as usize]
 }
 
+/// The previous owner of a slot in transition, if the decision would send packets there.
+pub(crate) fn previous_in_use(memory: &Memory, service: &Service, place: u32) -> Option<u16> {
+    if !memory.slots[place as usize].in_transition() {
+        return None;
+    }
+    let number = memory.previous[place as usize].owner()?;
+    let backend = memory.backends.get((service.backend_base + u32::from(number)) as usize)?;
+    backend.standing().takes(false).then_some(number)
+}
+
+/// Asserts that whoever gets packets by a slot is there: its owner, and its previous owner if that takes any.
+fn assert_slots(memory: &Memory, service: &Service) {
+    for place in service.slot_base..service.slot_base + service.slot_count {
+        let slot = memory.slots[place as usize];
+        assert_present(memory, service, slot);
+        if let Some(number) = previous_in_use(memory, service, place) {
+            assert_present(memory, service, Slot::of(number));
+        }
+    }
+}
+
 fn assert_present(memory: &Memory, service: &Service, slot: Slot) {
-    assert!(!slot.in_transition());
     let Some(number) = slot.owner() else { return };
     assert!(u32::from(number) < service.backend_count, "{slot:?} is not within {service:?}");
     let backend = memory.backends[service.backend_base as usize + usize::from(number)];
-    assert!(Encap::from_byte(backend.encap).is_some(), "{slot:?} of {service:?} names an absent backend");
+    assert!(backend.standing().encap().is_some(), "{slot:?} of {service:?} names an absent backend");
     assert_ne!(
         memory.ports[usize::from(backend.hop().port())],
         0,
@@ -79,7 +98,13 @@ fn assert_apart(a: &Service, b: &Service) {
     assert!(apart((a.counter_base, a.backend_count), (b.counter_base, b.backend_count)), "{a:?}, {b:?}");
 }
 
-/// To which MAC the flows of a few clients go, or none, for a (VIP, protocol, port).
+/// Whether two tables are the same, whatever flows packets left in them.
+pub(crate) fn same_tables(a: &Memory, b: &Memory) -> bool {
+    let without = |memory: &Memory| Memory { flows: Flows::new(0), ..memory.clone() };
+    without(a) == without(b)
+}
+
+/// To which MAC new flows of a few clients go, or none, for a (VIP, protocol, port). They leave no trace.
 pub(crate) fn destinations(memory: &Memory, key: &ServiceKey) -> Vec<Option<[u8; 6]>> {
     let packet = |source_port| Packet {
         source: Addr::v4([198, 51, 100, 7]),
@@ -87,15 +112,20 @@ pub(crate) fn destinations(memory: &Memory, key: &ServiceKey) -> Vec<Option<[u8;
         source_port,
         destination_port: key.port,
         protocol: key.protocol,
-        tcp_flags: 0,
+        tcp_flags: tcp_flag::SYN,
         traffic_class: 0,
+        ttl: 64,
         length: 100,
+        offset: 14,
         is_v4: key.vip.is_v4(),
+        kind: Kind::Whole,
+        fragment: 0,
     };
+    let memory = &memory.clone();
     (1024..1024 + 64)
-        .map(|port| match decide(memory, &packet(port)) {
+        .map(|port| match decide(memory, &packet(port), Ticks::default()) {
             Decision::Forward(forward) => Some(forward.hop.destination()),
-            Decision::Pass(_) | Decision::Drop(_) => None,
+            Decision::Echo | Decision::TooBig { .. } | Decision::Pass(_) | Decision::Drop(_) => None,
         })
         .collect()
 }
@@ -122,15 +152,20 @@ impl InFlight {
             Change::Service { number, .. } => assert!(!self.services.contains(number), "{change:?}"),
             Change::Index { copy, .. } => assert!(!self.copies.contains(copy), "{change:?}"),
             Change::Settle => *self = Self::default(),
-            Change::Hop { .. } | Change::Slots(_) | Change::Config(_) => {}
+            Change::Hop { .. } | Change::Standing { .. } | Change::Slots(_) | Change::Config(_) => {}
+            Change::Previous(slots) => {
+                // A packet in transition may be about to look: it may find nobody, but not somebody else.
+                for (place, next) in slots {
+                    let moving = memory.slots[*place as usize].in_transition();
+                    assert!(!moving || next.owner().is_none(), "{change:?} while {place} is in transition");
+                }
+            }
         }
         memory.apply(change);
         self.see(memory);
         // Slots may change at any time, but must lead to backends whatever service a packet came by.
         for service in &self.records {
-            for &slot in slots(memory, service) {
-                assert_present(memory, service, slot);
-            }
+            assert_slots(memory, service);
         }
     }
 
@@ -144,7 +179,9 @@ impl InFlight {
             if self.services.insert(entry.service) {
                 self.records.push(*service);
             }
-            for number in slots(memory, service).iter().filter_map(|slot| slot.owner()) {
+            let owners = slots(memory, service).iter().filter_map(|slot| slot.owner());
+            let places = service.slot_base..service.slot_base + service.slot_count;
+            for number in owners.chain(places.filter_map(|place| previous_in_use(memory, service, place))) {
                 let index = service.backend_base + u32::from(number);
                 self.backends.insert(index);
                 self.ports.insert(u32::from(memory.backends[index as usize].hop().port()));

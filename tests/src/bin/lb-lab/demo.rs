@@ -37,9 +37,7 @@ const BACK_WITHIN: Duration = Duration::from_millis(2 * 500 + 400 + 1_000);
 /// Runs it; failure if any claim did not hold.
 pub(crate) fn run(keep: bool) -> Result<ExitCode> {
     let start = Instant::now();
-    println!(
-        "lb, a layer-4 balancer whose servers answer the clients directly, in a laboratory of namespaces."
-    );
+    say!("lb, a layer-4 balancer whose servers answer the clients directly, in a laboratory of namespaces.");
     let mut report = Report::default();
 
     report.headline("A client, a router, the balancer, and three real servers");
@@ -57,16 +55,16 @@ pub(crate) fn run(keep: bool) -> Result<ExitCode> {
     comeback(&mut lab, &daemon, &mut report)?;
     drain(&lab, &daemon, &mut report)?;
 
-    println!("\n{}", report.table());
+    say!("\n{}", report.table());
     let holds = report.holds();
-    println!(
+    say!(
         "{} in {:.0} s.",
         if holds { "All of it is true, measured" } else { "NOT all of it is true, measured" },
         start.elapsed().as_secs_f64()
     );
     if keep {
         standing::leave(lab, daemon)?;
-        println!("\nThe laboratory is left standing for you to play with:\n");
+        say!("\nThe laboratory is left standing for you to play with:\n");
         standing::how_to_play()?;
     }
     Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })

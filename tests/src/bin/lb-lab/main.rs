@@ -1,5 +1,10 @@
 //! `lb-lab`: the laboratory for people. `cargo xtask demo` and `cargo xtask lab` run it.
 
+/// Prints a line, as `println!` does, but does not mind if nobody reads any more (`lb-lab status | head`).
+macro_rules! say {
+    ($($words:tt)*) => { crate::report::line(format_args!($($words)*)) };
+}
+
 mod demo;
 mod report;
 mod standing;
@@ -73,7 +78,7 @@ fn run(order: Order) -> Result<ExitCode> {
         Order::Clean => {
             standing::down()?;
             for name in standing::sweep()?.into_iter().chain(namespace::sweep()?) {
-                println!("removed namespace {name}");
+                say!("removed namespace {name}");
             }
         }
         Order::Serve { name, addresses } => echo::serve(&name, &addresses)?,

@@ -1,6 +1,17 @@
 //! What the demo prints: headlines, commands with their output, and the table of claims at the end.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::{Arguments, Write as _},
+    io::{self, Write as _},
+};
+
+/// What `say!` does. A reader that went away must not keep the laboratory from being cleaned up.
+pub(crate) fn line(text: Arguments<'_>) {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => eprintln!("cannot print: {error}"),
+        _ => {}
+    }
+}
 
 /// Collects claims and prints as it goes.
 #[derive(Default)]
@@ -20,26 +31,26 @@ impl Report {
     /// Begins a step.
     pub(crate) fn headline(&mut self, text: &str) {
         self.step += 1;
-        println!("\n{}. {text}", self.step);
+        say!("\n{}. {text}", self.step);
     }
 
     /// A sentence about what happens.
     pub(crate) fn say(&self, text: &str) {
-        println!("   {text}");
+        say!("   {text}");
     }
 
     /// A command and what it printed.
     pub(crate) fn shown(&self, command: &str, output: &str) {
-        println!("   $ {command}");
+        say!("   $ {command}");
         for line in output.trim_end().lines() {
-            println!("{}", format!("     {line}").trim_end());
+            say!("{}", format!("     {line}").trim_end());
         }
     }
 
     /// Something measured, against what it should be.
     pub(crate) fn claim(&mut self, what: &str, expected: &impl ToString, seen: &impl ToString, holds: bool) {
         let (expected, seen) = (expected.to_string(), seen.to_string());
-        println!("   {} {what}: {seen} (expected {expected})", if holds { "ok" } else { "FAILED" });
+        say!("   {} {what}: {seen} (expected {expected})", if holds { "ok" } else { "FAILED" });
         self.claims.push(Claim { what: what.to_owned(), expected, seen, holds });
     }
 

@@ -57,7 +57,9 @@ impl Recorded {
 /// Builds it with its daemon; still owned.
 pub(crate) fn build() -> Result<(Lab, Daemon)> {
     if state_file().exists() {
-        bail!("a laboratory stands already: `lb-lab status` shows it, `lb-lab down` removes it");
+        bail!(
+            "a laboratory stands already: `cargo xtask lab status` shows it, `cargo xtask lab down` removes it"
+        );
     }
     let lab = Lab::builder().standing(PREFIX, Path::new(DIRECTORY)).build()?;
     let daemon = Daemon::start(&lab, &config(&lab))?;
@@ -99,24 +101,23 @@ pub(crate) fn leave(lab: Lab, daemon: Daemon) -> Result<()> {
 pub(crate) fn up() -> Result<()> {
     let (lab, daemon) = build()?;
     leave(lab, daemon)?;
-    println!("The laboratory stands, with lb running in it.\n");
+    say!("The laboratory stands, with lb running in it.\n");
     how_to_play()
 }
 
 /// Commands for a person to paste.
 pub(crate) fn how_to_play() -> Result<()> {
     let lb = process::binary("lb")?;
-    let own = std::env::current_exe().context("finding the running program")?;
-    let (lb, own) = (shorten(&lb), shorten(&own));
-    let client = format!("nsenter --net=/run/netns/{PREFIX}-client");
-    println!("  ask for a page            {client} curl http://{VIP4}/");
-    println!("  by IPv6                   {client} curl 'http://[{VIP6}]/'");
-    println!("  see the balancer          {lb} --socket {DIRECTORY}/lb.sock status");
-    println!("  drain a backend           {lb} --socket {DIRECTORY}/lb.sock backend drain web b1");
-    println!("  edit the configuration    $EDITOR {DIRECTORY}/lb.toml     (taken over when saved)");
-    println!("  read the log              tail -f {DIRECTORY}/lb.log");
-    println!("  a shell on a backend      {own} exec b2 bash");
-    println!("  remove it all             {own} down");
+    let lb = shorten(&lb);
+    let lab = "cargo xtask lab";
+    say!("  ask for a page            {lab} exec client curl http://{VIP4}/");
+    say!("  by IPv6                   {lab} exec client curl 'http://[{VIP6}]/'");
+    say!("  see the balancer          {lb} --socket {DIRECTORY}/lb.sock status");
+    say!("  drain a backend           {lb} --socket {DIRECTORY}/lb.sock backend drain web b1");
+    say!("  edit the configuration    $EDITOR {DIRECTORY}/lb.toml     (taken over when saved)");
+    say!("  read the log              tail -f {DIRECTORY}/lb.log");
+    say!("  a shell on a backend      {lab} exec b2 bash");
+    say!("  remove it all             {lab} down");
     Ok(())
 }
 
@@ -129,7 +130,7 @@ fn shorten(path: &Path) -> String {
 /// `lb-lab down`
 pub(crate) fn down() -> Result<()> {
     let Some(state) = state()? else {
-        println!("No laboratory stands.");
+        say!("No laboratory stands.");
         return Ok(());
     };
     for process in state.processes.iter().filter(|process| process.runs()) {
@@ -140,7 +141,7 @@ pub(crate) fn down() -> Result<()> {
     }
     namespace::remove(&state.pins)?;
     namespace::remove(Path::new(DIRECTORY))?;
-    println!("The laboratory is gone.");
+    say!("The laboratory is gone.");
     Ok(())
 }
 
@@ -162,20 +163,20 @@ pub(crate) fn sweep() -> Result<Vec<String>> {
 /// `lb-lab status`
 pub(crate) fn status() -> Result<()> {
     let Some(state) = state()? else {
-        println!("No laboratory stands.");
+        say!("No laboratory stands.");
         return Ok(());
     };
-    println!("namespaces  {}", state.namespaces.join(" "));
+    say!("namespaces  {}", state.namespaces.join(" "));
     let running = state.processes.iter().filter(|process| process.runs()).count();
-    println!("processes   {running} of {} run", state.processes.len());
-    println!("files       {DIRECTORY}\n");
+    say!("processes   {running} of {} run", state.processes.len());
+    say!("files       {DIRECTORY}\n");
     how_to_play()
 }
 
 /// `lb-lab exec`
 pub(crate) fn exec(role: &str, command: &[String]) -> Result<ExitCode> {
     let namespace = Namespace::find(&format!("{PREFIX}-{role}"))
-        .context("is a laboratory standing? `lb-lab up` builds one")?;
+        .context("is a laboratory standing? `cargo xtask lab up` builds one")?;
     let [program, arguments @ ..] = command else { bail!("no command given") };
     let error = namespace.foreground(program).args(arguments).exec();
     Err(error).context("starting nsenter")

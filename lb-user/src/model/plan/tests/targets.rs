@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 
 use lb_common::abi::{Backend, Limits};
-use proptest::{collection::btree_map, option, prelude::*};
+use proptest::{
+    collection::{btree_map, btree_set},
+    option,
+    prelude::*,
+};
 
 use super::super::*;
 use crate::model::memory::audit::{audit, slots};
 
 /// Tables so small that a test may look at all of it after each step.
 pub(super) const SMALL: Limits =
-    Limits { index: 128, services: 64, slots: 2048, backends: 1024, counters: 4096 };
+    Limits { index: 128, services: 64, slots: 2048, backends: 1024, counters: 4096, flow_buckets: 16 };
 
 /// Address of backend `k` of pool `pool`.
 pub(super) fn address(pool: u8, k: u8) -> IpAddr {
@@ -38,31 +42,40 @@ pub(super) fn hop(pool: u8, k: u8, ifindex: u32, version: u8) -> HopTarget {
     HopTarget { ifindex, source: [6; 6], destination: mac(pool, k, version), mtu: 1500 }
 }
 
-/// Backend `k` of pool `pool` under the name `b{k}`, next door.
+/// Backend `k` of pool `pool`, next door. It can serve the flows it has.
 pub(super) fn member(pool: u8, k: u8, weight: u32) -> MemberTarget {
     let hop = Some(hop(pool, k, 3, 0));
-    MemberTarget { name: name('b', k), address: address(pool, k), tunnelled: false, hop, weight }
+    MemberTarget { address: address(pool, k), tunnelled: false, hop, weight, keeps: true }
 }
 
 pub(super) fn pool(number: u8, slots: u32, members: Vec<MemberTarget>) -> PoolTarget {
-    PoolTarget { name: name('p', number), slots, members }
+    PoolTarget { name: name('p', number), slots, is_tracked: true, members }
 }
 
 pub(super) fn service(number: u8, pool: u8, keys: Vec<ServiceKey>) -> ServiceTarget {
-    ServiceTarget { name: name('s', number), keys, pool: name('p', pool) }
+    ServiceTarget {
+        name: name('s', number),
+        keys,
+        pool: name('p', pool),
+        flags: 0,
+        tcp_idle: 1000,
+        udp_idle: 100,
+    }
 }
 
-/// Any target: names, addresses, tunnels, ports and pools come together as they like.
+/// Any target: addresses, tunnels, ports and pools come together as they like.
 pub(super) fn targets() -> impl Strategy<Value = Target> {
     let way = option::weighted(0.85, (1u32..5, 0u8..3));
     let weight = prop_oneof![Just(0u32), Just(1), Just(2), Just(100)];
-    let member = (0u8..8, any::<bool>(), way, weight);
+    let member = (0u8..8, any::<bool>(), way, weight, prop::bool::weighted(0.8));
     let members = btree_map(0u8..8, member, 0..8);
-    let pools = btree_map(0u8..4, (prop_oneof![3 => Just(31u32), 1 => Just(13)], members), 0..4);
+    let size = prop_oneof![3 => Just(31u32), 1 => Just(13)];
+    let pools = btree_map(0u8..4, (size, prop::bool::weighted(0.8), members), 0..4);
+    let settled = btree_set(0u32..128, 0..40);
     let keys = btree_map((0u8..3, 0u16..8), 0u8..5, 0..20);
     let service_pools = prop::array::uniform5(0u8..4);
-    (any::<bool>(), any::<bool>(), pools, keys, service_pools).prop_map(
-        |(seed, wide, pools, keys, service_pools)| {
+    (any::<bool>(), any::<bool>(), pools, keys, service_pools, settled).prop_map(
+        |(seed, wide, pools, keys, service_pools, settled)| {
             let mut services: BTreeMap<u8, Vec<ServiceKey>> = BTreeMap::new();
             for ((vip, port), service) in keys {
                 if pools.contains_key(&service_pools[usize::from(service)]) {
@@ -73,27 +86,35 @@ pub(super) fn targets() -> impl Strategy<Value = Target> {
             Target {
                 seed: u64::from(seed),
                 outer: Outer { v4: (outer.v4.0, if wide { 16 } else { 24 }), ..outer },
-                pools: pools.into_iter().map(|(n, (slots, members))| any_pool(n, slots, members)).collect(),
+                pools: pools
+                    .into_iter()
+                    .map(|(n, (slots, is_tracked, members))| PoolTarget {
+                        is_tracked,
+                        ..any_pool(n, slots, members)
+                    })
+                    .collect(),
                 services: services
                     .into_iter()
                     .map(|(n, keys)| service(n, service_pools[usize::from(n)], keys))
                     .collect(),
+                settled,
+                fragment_idle: 5,
             }
         },
     )
 }
 
-type AnyMember = (u8, bool, Option<(u32, u8)>, u32);
+type AnyMember = (u8, bool, Option<(u32, u8)>, u32, bool);
 
 fn any_pool(number: u8, slots: u32, members: BTreeMap<u8, AnyMember>) -> PoolTarget {
     let mut addresses = BTreeSet::new();
-    let members = members.into_iter().filter(|(_, (k, ..))| addresses.insert(*k)).map(
-        |(called, (k, tunnelled, way, weight))| MemberTarget {
-            name: name('b', called),
+    let members = members.into_values().filter(|(k, ..)| addresses.insert(*k)).map(
+        |(k, tunnelled, way, weight, keeps)| MemberTarget {
             address: address(number, k),
             tunnelled,
             hop: way.map(|(ifindex, version)| hop(number, k, ifindex, version)),
             weight,
+            keeps: keeps && way.is_some(),
         },
     );
     pool(number, slots, members.collect())
@@ -166,7 +187,7 @@ pub(super) fn assert_arrived(memory: &Memory, target: &Target) {
     }
     records.sort_unstable();
     let mut present: Vec<Addr> =
-        memory.backends.iter().filter(|b| b.encap != 0).map(|b| b.outer_destination).collect();
+        memory.backends.iter().filter(|b| b.standing != 0).map(|b| b.outer_destination).collect();
     present.sort_unstable();
     assert_eq!(present, records, "backends");
     let services = memory.services.iter().filter(|service| service.slot_count != 0).count();

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{
     World,
-    targets::{name, pool},
+    targets::{pool, service},
     *,
 };
 
@@ -14,21 +14,22 @@ fn large(services: u16, backends: u8) -> Target {
     for n in 0..services {
         let [high, low] = n.to_be_bytes();
         let member = |k: u8| MemberTarget {
-            name: name('b', k),
             address: Ipv4Addr::new(10, high, low, k).into(),
             tunnelled: k.is_multiple_of(2),
             hop: Some(hop(low, k, 3, high)),
             weight: 100,
+            keeps: true,
         };
         let members = (0..backends).map(member).collect();
         target.pools.push(PoolTarget { name: numbered('p', n), ..pool(0, 1021, members) });
         target.services.push(ServiceTarget {
             name: numbered('s', n),
+            pool: numbered('p', n),
             keys: vec![
                 ServiceKey::new(Addr::v4([192, 0, high, low]), 6, 80),
                 ServiceKey::new(Addr::v4([198, 51, high, low]), 6, 443),
             ],
-            pool: numbered('p', n),
+            ..service(0, 0, Vec::new())
         });
     }
     target
