@@ -1,16 +1,17 @@
 //! ICMP errors about what a VIP sent go to the backend that sent it; everything else of ICMP is the kernel's.
 
-use lb_common::abi::{DropReason, PassReason};
+use anyhow::ensure;
+use lb_common::abi::{DropReason, PassReason, Service};
 use lb_tests::{
     datapath::{
-        INGRESS,
+        INGRESS, Verdict,
         fixture::{Fixture, check_all},
         ways::{CLIENTS, VIPS, WAYS, endpoint, to, with_balancer},
     },
     packets::{
-        Packet, ether, protocol,
+        Packet, ether, hex, protocol,
         rare::icmp,
-        rare::icmp::{ECHO, PARAMETER_PROBLEM, TIME_EXCEEDED, TOO_BIG, UNREACHABLE},
+        rare::icmp::{ECHO, ECHO_REPLY, PARAMETER_PROBLEM, TIME_EXCEEDED, TOO_BIG, UNREACHABLE},
     },
 };
 
@@ -184,4 +185,71 @@ fn errors_have_hops_and_sizes_too() {
         fixtures.push(Fixture::dropped("about a pool without backends", &error, DropReason::NoBackend));
     }
     with_balancer(move |rig, target| check_all(rig, target, INGRESS, &fixtures));
+}
+
+/// The answer to an echo request, built anew: the addresses change places, the data come back, and the TTL is fresh.
+#[test]
+fn echo_requests_are_answered() {
+    with_balancer(|rig, _| {
+        let mut sent = 0;
+        for family in 0..2 {
+            let (client, vip) = (endpoint(CLIENTS[family], 0).ip(), endpoint(VIPS[family], 0).ip());
+            for length in [0, 1, 2, 56, 57, 1472] {
+                let data: Vec<u8> = (0..=255).cycle().take(length).collect();
+                for word in [1, 0x1234_5678, 0xffff_ffff] {
+                    for ttl in [1, 64, 255] {
+                        let message = |source, destination, kind| {
+                            let kind: [u8; 2] = kind;
+                            icmp(source, destination, (kind[family], 0), word, &data).identification(7)
+                        };
+                        let request = message(client, vip, ECHO).ttl(ttl);
+                        let reply = message(vip, client, ECHO_REPLY).ttl(64);
+                        for (request, reply) in [
+                            (request.clone(), reply.clone()),
+                            (request.clone().tag(ether::VLAN, 9), reply.clone().tag(ether::VLAN, 9)),
+                            (request.clone().traffic_class(0xb8), reply.clone().traffic_class(0xb8)),
+                            (request.padding(5), reply.padding(5)),
+                        ] {
+                            let frame = request.frame();
+                            let mut expected = reply.frame();
+                            let (to, from) = (frame[6..12].to_vec(), frame[..6].to_vec());
+                            expected[..6].copy_from_slice(&to);
+                            expected[6..12].copy_from_slice(&from);
+                            let answer = rig.run(&frame)?;
+                            ensure!(
+                                answer.verdict == Verdict::Transmit && answer.frame == expected,
+                                "{length} bytes, word {word:x}, TTL {ttl}\n  in       {}\n  expected {}\n  got {:?} {}",
+                                hex::encode(&frame),
+                                hex::encode(&expected),
+                                answer.verdict,
+                                hex::encode(&answer.frame)
+                            );
+                            sent += 1;
+                        }
+                    }
+                }
+            }
+        }
+        let counted: u64 = rig.counted().values().map(|counter| counter.packets).sum();
+        ensure!(counted == sent, "{counted} of {sent} counted");
+        Ok(())
+    });
+}
+
+#[test]
+fn echo_requests_pass_where_no_service_answers_them() {
+    with_balancer(|rig, target| {
+        let mut target = target.clone();
+        for service in &mut target.services {
+            service.flags &= !Service::ECHO;
+        }
+        rig.install(&target)?;
+        for family in 0..2 {
+            let (client, vip) = (endpoint(CLIENTS[family], 0).ip(), endpoint(VIPS[family], 0).ip());
+            let ping = icmp(client, vip, (ECHO[family], 0), 1, b"who is there").frame();
+            Fixture::passed("an echo request", ping, PassReason::NotForService)
+                .check(rig, &target, INGRESS)?;
+        }
+        Ok(())
+    });
 }
