@@ -96,7 +96,7 @@ fn extension_headers_are_stepped_over() {
                 }
             }
             let whole = (protocol::FRAGMENT, vec![0, 0, 0, 0, 0, 0, 9]);
-            add("a fragment that is the whole".to_owned(), &[whole.clone()]);
+            add("a fragment that is the whole".to_owned(), std::slice::from_ref(&whole));
             add("the same among others".to_owned(), &[of(0, 0), whole, of(60, 1)]);
             let five = [of(0, 0), of(60, 1), of(43, 0), of(60, 4), of(0, 0)];
             add("five headers".to_owned(), &five);

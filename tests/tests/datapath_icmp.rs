@@ -1,5 +1,7 @@
 //! ICMP errors about what a VIP sent go to the backend that sent it; everything else of ICMP is the kernel's.
 
+use std::net::{IpAddr, SocketAddr};
+
 use anyhow::ensure;
 use lb_common::abi::{DropReason, PassReason, Service};
 use lb_tests::{
@@ -18,20 +20,18 @@ use lb_tests::{
 /// Somewhere between client and balancer, by family.
 const ROUTERS: [&str; 2] = ["203.0.113.1", "2001:db8:f::1"];
 
+/// Makes a packet between two endpoints.
+type Make = fn(SocketAddr, SocketAddr) -> Packet;
+
 /// Kinds of transport that services may have.
-const TRANSPORTS: [(&str, fn(std::net::SocketAddr, std::net::SocketAddr) -> Packet); 3] =
-    [("TCP", Packet::tcp), ("UDP", Packet::udp), ("SCTP", Packet::sctp)];
+const TRANSPORTS: [(&str, Make); 3] = [("TCP", Packet::tcp), ("UDP", Packet::udp), ("SCTP", Packet::sctp)];
 
 /// What a service's backend sent to its client: long, as such packets are.
-fn answer(
-    make: fn(std::net::SocketAddr, std::net::SocketAddr) -> Packet,
-    family: usize,
-    port: u16,
-) -> Packet {
+fn answer(make: Make, family: usize, port: u16) -> Packet {
     to(make, family, port).reply().payload([0x5a; 1300])
 }
 
-fn router(family: usize) -> std::net::IpAddr {
+fn router(family: usize) -> IpAddr {
     ROUTERS[family].parse().expect("an address")
 }
 
@@ -163,17 +163,17 @@ fn other_messages_pass() {
     with_balancer(move |rig, target| check_all(rig, target, INGRESS, &fixtures));
 }
 
-fn ping_with_code(client: std::net::IpAddr, vip: std::net::IpAddr, family: usize) -> Packet {
+fn ping_with_code(client: IpAddr, vip: IpAddr, family: usize) -> Packet {
     icmp(client, vip, (ECHO[family], 1), 0, b"who is there")
 }
 
 #[test]
 fn errors_have_hops_and_sizes_too() {
     let mut fixtures = Vec::new();
-    for family in 0..2 {
+    for (family, too_big) in TOO_BIG.into_iter().enumerate() {
         for (port, _, _) in WAYS {
             let about = answer(Packet::tcp, family, port);
-            let error = about.error(router(family), TOO_BIG[family], 1400, 100);
+            let error = about.error(router(family), too_big, 1400, 100);
             for ttl in [0, 1] {
                 let error = error.clone().ttl(ttl);
                 let about = format!("an error with TTL {ttl} about port {port}");
@@ -181,7 +181,7 @@ fn errors_have_hops_and_sizes_too() {
             }
         }
         let about = answer(Packet::tcp, family, 86);
-        let error = about.error(router(family), TOO_BIG[family], 1400, 100);
+        let error = about.error(router(family), too_big, 1400, 100);
         fixtures.push(Fixture::dropped("about a pool without backends", &error, DropReason::NoBackend));
     }
     with_balancer(move |rig, target| check_all(rig, target, INGRESS, &fixtures));
