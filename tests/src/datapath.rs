@@ -42,7 +42,7 @@ pub const THIRD: u32 = 3;
 
 /// Sizes of the tables: small, so that they are quickly read back whole.
 pub const LIMITS: Limits =
-    Limits { index: 512, services: 32, slots: 4096, backends: 512, counters: 1024, flow_buckets: 256 };
+    Limits { index: 512, services: 64, slots: 4096, backends: 512, counters: 2048, flow_buckets: 256 };
 
 /// The longest frame that a test may send: what fits a page beside headroom and tail.
 pub const LONGEST: usize = 3400;

@@ -1,36 +1,37 @@
 //! ICMP errors about what a VIP sent go to the backend that sent it; everything else of ICMP is the kernel's.
 
-use lb_common::abi::{DropReason, PassReason};
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::ensure;
+use lb_common::abi::{DropReason, PassReason, Service};
 use lb_tests::{
     datapath::{
-        INGRESS,
+        INGRESS, Verdict,
         fixture::{Fixture, check_all},
         ways::{CLIENTS, VIPS, WAYS, endpoint, to, with_balancer},
     },
     packets::{
-        Packet, ether, protocol,
+        Packet, ether, hex, protocol,
         rare::icmp,
-        rare::icmp::{ECHO, PARAMETER_PROBLEM, TIME_EXCEEDED, TOO_BIG, UNREACHABLE},
+        rare::icmp::{ECHO, ECHO_REPLY, PARAMETER_PROBLEM, TIME_EXCEEDED, TOO_BIG, UNREACHABLE},
     },
 };
 
 /// Somewhere between client and balancer, by family.
 const ROUTERS: [&str; 2] = ["203.0.113.1", "2001:db8:f::1"];
 
+/// Makes a packet between two endpoints.
+type Make = fn(SocketAddr, SocketAddr) -> Packet;
+
 /// Kinds of transport that services may have.
-const TRANSPORTS: [(&str, fn(std::net::SocketAddr, std::net::SocketAddr) -> Packet); 3] =
-    [("TCP", Packet::tcp), ("UDP", Packet::udp), ("SCTP", Packet::sctp)];
+const TRANSPORTS: [(&str, Make); 3] = [("TCP", Packet::tcp), ("UDP", Packet::udp), ("SCTP", Packet::sctp)];
 
 /// What a service's backend sent to its client: long, as such packets are.
-fn answer(
-    make: fn(std::net::SocketAddr, std::net::SocketAddr) -> Packet,
-    family: usize,
-    port: u16,
-) -> Packet {
+fn answer(make: Make, family: usize, port: u16) -> Packet {
     to(make, family, port).reply().payload([0x5a; 1300])
 }
 
-fn router(family: usize) -> std::net::IpAddr {
+fn router(family: usize) -> IpAddr {
     ROUTERS[family].parse().expect("an address")
 }
 
@@ -162,17 +163,17 @@ fn other_messages_pass() {
     with_balancer(move |rig, target| check_all(rig, target, INGRESS, &fixtures));
 }
 
-fn ping_with_code(client: std::net::IpAddr, vip: std::net::IpAddr, family: usize) -> Packet {
+fn ping_with_code(client: IpAddr, vip: IpAddr, family: usize) -> Packet {
     icmp(client, vip, (ECHO[family], 1), 0, b"who is there")
 }
 
 #[test]
 fn errors_have_hops_and_sizes_too() {
     let mut fixtures = Vec::new();
-    for family in 0..2 {
+    for (family, too_big) in TOO_BIG.into_iter().enumerate() {
         for (port, _, _) in WAYS {
             let about = answer(Packet::tcp, family, port);
-            let error = about.error(router(family), TOO_BIG[family], 1400, 100);
+            let error = about.error(router(family), too_big, 1400, 100);
             for ttl in [0, 1] {
                 let error = error.clone().ttl(ttl);
                 let about = format!("an error with TTL {ttl} about port {port}");
@@ -180,8 +181,75 @@ fn errors_have_hops_and_sizes_too() {
             }
         }
         let about = answer(Packet::tcp, family, 86);
-        let error = about.error(router(family), TOO_BIG[family], 1400, 100);
+        let error = about.error(router(family), too_big, 1400, 100);
         fixtures.push(Fixture::dropped("about a pool without backends", &error, DropReason::NoBackend));
     }
     with_balancer(move |rig, target| check_all(rig, target, INGRESS, &fixtures));
+}
+
+/// The answer to an echo request, built anew: the addresses change places, the data come back, and the TTL is fresh.
+#[test]
+fn echo_requests_are_answered() {
+    with_balancer(|rig, _| {
+        let mut sent = 0;
+        for family in 0..2 {
+            let (client, vip) = (endpoint(CLIENTS[family], 0).ip(), endpoint(VIPS[family], 0).ip());
+            for length in [0, 1, 2, 56, 57, 1472] {
+                let data: Vec<u8> = (0..=255).cycle().take(length).collect();
+                for word in [1, 0x1234_5678, 0xffff_ffff] {
+                    for ttl in [1, 64, 255] {
+                        let message = |source, destination, kind| {
+                            let kind: [u8; 2] = kind;
+                            icmp(source, destination, (kind[family], 0), word, &data).identification(7)
+                        };
+                        let request = message(client, vip, ECHO).ttl(ttl);
+                        let reply = message(vip, client, ECHO_REPLY).ttl(64);
+                        for (request, reply) in [
+                            (request.clone(), reply.clone()),
+                            (request.clone().tag(ether::VLAN, 9), reply.clone().tag(ether::VLAN, 9)),
+                            (request.clone().traffic_class(0xb8), reply.clone().traffic_class(0xb8)),
+                            (request.padding(5), reply.padding(5)),
+                        ] {
+                            let frame = request.frame();
+                            let mut expected = reply.frame();
+                            let (to, from) = (frame[6..12].to_vec(), frame[..6].to_vec());
+                            expected[..6].copy_from_slice(&to);
+                            expected[6..12].copy_from_slice(&from);
+                            let answer = rig.run(&frame)?;
+                            ensure!(
+                                answer.verdict == Verdict::Transmit && answer.frame == expected,
+                                "{length} bytes, word {word:x}, TTL {ttl}\n  in       {}\n  expected {}\n  got {:?} {}",
+                                hex::encode(&frame),
+                                hex::encode(&expected),
+                                answer.verdict,
+                                hex::encode(&answer.frame)
+                            );
+                            sent += 1;
+                        }
+                    }
+                }
+            }
+        }
+        let counted: u64 = rig.counted().values().map(|counter| counter.packets).sum();
+        ensure!(counted == sent, "{counted} of {sent} counted");
+        Ok(())
+    });
+}
+
+#[test]
+fn echo_requests_pass_where_no_service_answers_them() {
+    with_balancer(|rig, target| {
+        let mut target = target.clone();
+        for service in &mut target.services {
+            service.flags &= !Service::ECHO;
+        }
+        rig.install(&target)?;
+        for family in 0..2 {
+            let (client, vip) = (endpoint(CLIENTS[family], 0).ip(), endpoint(VIPS[family], 0).ip());
+            let ping = icmp(client, vip, (ECHO[family], 0), 1, b"who is there").frame();
+            Fixture::passed("an echo request", ping, PassReason::NotForService)
+                .check(rig, &target, INGRESS)?;
+        }
+        Ok(())
+    });
 }

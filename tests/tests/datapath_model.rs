@@ -161,7 +161,7 @@ fn agree(rig: &mut Rig, arrivals: &[Arrival], tally: &mut Tally) -> anyhow::Resu
     Ok(())
 }
 
-/// Where a packet is counted: number, whether it is a reason's, and by how much.
+/// Where a packet is counted: whether it is a reason's, number, and by how much.
 type Counted = (bool, u32, Counter);
 
 /// Sends one frame to both. The kernel's clock may have ticked meanwhile: then the model must agree at one of the
@@ -210,7 +210,7 @@ fn model(rig: &Rig, arrival: &Arrival, now: Ticks) -> (Answer, Vec<Counted>) {
         .iter()
         .zip(noted().iter().zip(&before))
         .filter(|(_, (now, before))| now > before)
-        .map(|(note, _)| (true, note.counter(), once(0)))
+        .map(|(note, (now, before))| (true, note.counter(), Counter { packets: now - before, bytes: 0 }))
         .collect();
     counted.push(match (outcome.counter, outcome.reason) {
         // The length of the IP packet, which the model does not tell.

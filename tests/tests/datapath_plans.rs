@@ -32,7 +32,11 @@ fn is_served(target: &Target, key: &ServiceKey) -> bool {
 /// Packets of a few flows to a service.
 fn packets(key: &ServiceKey) -> impl Iterator<Item = Packet> {
     let vip = SocketAddr::new(key.vip.into(), key.port);
-    let make = if key.protocol == protocol::UDP { Packet::udp } else { Packet::tcp };
+    let make = match key.protocol {
+        protocol::UDP => Packet::udp,
+        protocol::SCTP => Packet::sctp,
+        _ => Packet::tcp,
+    };
     (0..FLOWS).map(move |number| {
         let client: SocketAddr = if vip.is_ipv4() {
             ([198, 51, 100, number as u8], 40000 + number).into()

@@ -28,7 +28,7 @@ fn programs_stay_within_the_verifier_budget() {
     within(|| {
         let mut kernel = load(false)?;
         let mut infos: Vec<(String, ProgramInfo)> = Vec::new();
-        for program in [name::PROGRAM, name::DECAP, name::NOOP] {
+        for program in [name::PROGRAM, name::RARE, name::CLOCK, name::DECAP, name::NOOP] {
             let loaded = xdp(&mut kernel, program)?;
             // The balancer's own is loaded already; those for backends are loaded on demand.
             if loaded.fd().is_err() {
@@ -39,9 +39,11 @@ fn programs_stay_within_the_verifier_budget() {
         let probe: &mut SchedClassifier =
             kernel.ebpf().program_mut(name::PROBE).context("no probe program")?.try_into()?;
         infos.push((name::PROBE.to_owned(), probe.info()?));
-        // The verifier removes the log from the other: this one is a program of its own.
-        let logging = format!("{}, logging packets", name::PROGRAM);
-        infos.push((logging, xdp(&mut load(true)?, name::PROGRAM)?.info()?));
+        // The verifier removes the log from the others: these are programs of their own.
+        let mut logging = load(true)?;
+        for program in [name::PROGRAM, name::RARE] {
+            infos.push((format!("{program}, logging packets"), xdp(&mut logging, program)?.info()?));
+        }
 
         let mut budget = budget()?;
         let mut over = Vec::new();

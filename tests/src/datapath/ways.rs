@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use lb_common::abi::Service;
 use lb_user::model::plan::{MemberTarget, Target};
 
 use super::{
@@ -58,6 +59,10 @@ pub fn balancer() -> Target {
         add("ends", &["tcp/1", "tcp/65535"], "here");
     }
     name_vips(&mut target);
+    // Who has the VIP's key speaks for the whole VIP.
+    for service in &mut target.services {
+        service.flags |= Service::ECHO;
+    }
     target
 }
 

@@ -123,6 +123,7 @@ fn extended(random: &mut Random, mut packet: Packet) -> Packet {
         if number == 44 {
             rest.truncate(7);
             // Whole, the first or any.
+            rest[0] &= if random.once_in(20) { 0xff } else { 0 };
             rest[1] &= random.pick(&[0, 0, 0xff]);
             rest[2] &= random.pick(&[0, 1, 0xff]);
         } else {

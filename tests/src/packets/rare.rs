@@ -10,6 +10,8 @@ use super::{Packet, Transport, checksum, protocol};
 pub mod icmp {
     /// Echo request.
     pub const ECHO: [u8; 2] = [8, 128];
+    /// Echo reply.
+    pub const ECHO_REPLY: [u8; 2] = [0, 129];
     /// Destination unreachable.
     pub const UNREACHABLE: [u8; 2] = [3, 1];
     /// Fragmentation needed: type and code of IPv4; packet too big: type and code of IPv6.

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use lb_tests::lab::{
     Daemon, Lab, Stream, Tally,
     addresses::{VIP4, VIP6},
-    client::{self, Ask},
+    client::{self, Ask, Held},
     counters::Counters,
     namespace,
     server::BLOB,
@@ -24,6 +24,9 @@ const PORTS: std::ops::Range<u16> = 20_000..21_000;
 
 /// Requests where only the answer matters.
 const SOME: usize = 300;
+
+/// Connections that stay open through a drain.
+const HELD: usize = 100;
 
 /// Packets at the balancer, while files are downloaded, that belong to probes.
 const OTHERS: u64 = 200;
@@ -196,12 +199,17 @@ fn comeback(lab: &mut Lab, daemon: &Daemon, report: &mut Report) -> Result<()> {
 
 fn drain(lab: &Lab, daemon: &Daemon, report: &mut Report) -> Result<()> {
     report.headline("b1 is drained for maintenance");
+    // Connections that were there before: they stay where they are, and keep talking.
+    let mut held = (0..HELD).map(|_| Held::open(&lab.client, VIP4)).collect::<Result<Vec<_>>>()?;
+    let at_b1 = held.iter().filter(|held| held.backend == "b1").count();
+    report.say(&format!("{HELD} connections stay open, {at_b1} of them to b1"));
     report.shown("lb backend drain web b1", &daemon.lb(&["backend", "drain", "web", "b1"])?);
     daemon.wait_state("www", "b1", State::Drain, Duration::from_secs(5))?;
     let tally = lab.ask(Ask::Http, VIP4, SOME)?;
     report.say(&format!("{SOME} requests: {tally}"));
     let seen = format!("{} to b1, {} lost", tally.of("b1"), tally.failed());
     report.claim("requests while b1 drains", &"0 to b1, 0 lost", &seen, tally.of("b1") + tally.failed() == 0);
+    unbroken(&mut held, report, "open connections broken by the drain");
     let file = std::fs::read_to_string(&daemon.config).context("reading the configuration file")?;
     let line = file.lines().find(|line| line.contains("drain")).unwrap_or("nothing");
     report.claim("the order is in the file", &"state = \"drain\"", &line, line.contains("state = \"drain\""));
@@ -210,7 +218,21 @@ fn drain(lab: &Lab, daemon: &Daemon, report: &mut Report) -> Result<()> {
     let tally = lab.ask(Ask::Http, VIP4, SOME)?;
     let seen = format!("{} to b1, {} lost", tally.of("b1"), tally.failed());
     report.claim("b1 enabled again", &"some to b1, 0 lost", &seen, tally.of("b1") > 0 && tally.failed() == 0);
+    unbroken(&mut held, report, "open connections broken by the return");
     Ok(())
+}
+
+/// Claims that every connection still echoes.
+fn unbroken(held: &mut [Held], report: &mut Report, what: &str) {
+    let broken: Vec<String> = held
+        .iter_mut()
+        .filter_map(|held| held.ping().err().map(|error| format!("{}: {error}", held.backend)))
+        .collect();
+    let seen = match broken.first() {
+        None => "0".to_owned(),
+        Some(first) => format!("{} ({first})", broken.len()),
+    };
+    report.claim(&format!("of {HELD} {what}"), &0, &seen, broken.is_empty());
 }
 
 /// Runs a real curl in the client's namespace and shows it.
