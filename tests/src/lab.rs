@@ -8,6 +8,9 @@
 //!                │ 10.9.0.0/24  fd00:9::/64  MTU 1600, a bridge ─── b3 .13 …               (tunnel)
 //! ```
 //!
+//! A balancer with two arms is next to the backends by `eth1`; its `eth0` is at 10.2.0.2 fd00:2::2, and there the VIPs
+//! are routed to.
+//!
 //! Every namespace's own interface is `eth0`; the router's are named after the role they lead to. Everything made here
 //! is owned by a guard: dropping the [`Lab`] stops what it started and deletes what it made, also on a panic. What a
 //! killed process left behind is removed by [`namespace::sweep`], which the next lab calls.

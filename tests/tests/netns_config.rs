@@ -9,6 +9,7 @@ use lb_tests::lab::{
     client::Ask,
     daemon, root, wait,
 };
+use nix::sys::signal::Signal;
 
 const SETTLE: Duration = Duration::from_secs(15);
 
@@ -100,6 +101,50 @@ fn an_edit_by_command_line_stands_in_the_file_with_comments_kept() {
 
         let tally = lab.ask(Ask::Http, VIP4, 400)?;
         ensure!(tally.failed() == 0 && tally.of("b1") * 5 < tally.of("b2"), "weights 7 and 100: {tally}");
+        Ok(())
+    });
+}
+
+#[test]
+fn sighup_reads_a_file_again_whose_change_went_unseen() {
+    root::required(|| {
+        let (lab, config) = small_lab()?;
+        // Its own log stands beside the file: the fewer lines, the fewer looks at that directory.
+        let daemon = Daemon::start_with(&lab, &config, &["--log", "warn"])?;
+        daemon.wait_up(SETTLE)?;
+        let generation = daemon.status()?.config.generation;
+
+        // Written by another name in a directory that the daemon has no reason to watch.
+        let elsewhere = lab.directory().join("elsewhere");
+        std::fs::create_dir(&elsewhere)?;
+        let other_name = elsewhere.join("lb.toml");
+        std::fs::hard_link(&daemon.config, &other_name)?;
+        // Making that directory was a change beside the file: let the daemon look first.
+        wait::rest(Duration::from_secs(1))?;
+        std::fs::write(&other_name, config.clone().service("www6", VIP6, &["tcp/80"], "web").text())?;
+        wait::rest(Duration::from_millis(1500))?;
+        ensure!(daemon.status()?.config.generation == generation, "it was seen: this test shows nothing");
+
+        daemon.signal(Signal::SIGHUP)?;
+        wait::until("the file to be in force", SETTLE, || {
+            let config = daemon.status()?.config;
+            ensure!(config.generation == generation + 1 && config.errors.is_empty(), "{config:?}");
+            Ok(())
+        })?;
+        daemon.wait_up(SETTLE)?;
+        let tally = lab.ask(Ask::Http, VIP6, 50)?;
+        ensure!(tally.failed() == 0, "{tally}");
+
+        std::fs::write(&other_name, "[lb\n")?;
+        daemon.signal(Signal::SIGHUP)?;
+        wait::until("the refusal of a bad file", SETTLE, || {
+            let config = daemon.status()?.config;
+            ensure!(config.errors.iter().any(|error| error.contains("lb.toml:1")), "{config:?}");
+            ensure!(config.generation == generation + 1, "it took effect: {config:?}");
+            Ok(())
+        })?;
+        let tally = lab.ask(Ask::Http, VIP6, 50)?;
+        ensure!(tally.failed() == 0, "after the refusal: {tally}");
         Ok(())
     });
 }

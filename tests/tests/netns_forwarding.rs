@@ -2,14 +2,14 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use lb_tests::lab::{
     Config, Daemon, Lab,
     addresses::VIPS,
     client::{self, Ask},
     counters::Counters,
-    root,
-    server::BLOB,
+    namespace, root,
+    server::{self, BLOB, IPERF3_PORT},
     topology::CLIENT_MTU,
 };
 
@@ -113,5 +113,56 @@ fn answers_pass_by(lab: &Lab) -> Result<()> {
     let moved = Counters::read(&lab.balancer, "eth0")? - before;
     ensure!(moved.rx_packets > 0, "the request did not come by: {moved:?}");
     ensure!(moved.rx_bytes < (BLOB / 20) as u64, "{BLOB} bytes were answered; the balancer saw {moved:?}");
+    Ok(())
+}
+
+#[test]
+fn iperf3_runs_both_ways_and_only_the_clients_packets_come_by() {
+    root::required(|| {
+        // One backend: the connection that iperf3 measures must reach the server that its control connection did.
+        let lab = Lab::builder().l2_backends(1).tunnel_backends(0).build()?;
+        let port = format!("tcp/{IPERF3_PORT}");
+        // No check: iperf3 would take a probe for a client.
+        let config = Config::new().pool("one", "", &[lab.backends[0].member()]);
+        let config = config.service("iperf3", VIPS[0], &[&port], "one");
+        let _server = server::iperf3(&lab.backends[0].namespace, lab.directory())?;
+        let daemon = Daemon::start(&lab, &config)?;
+        daemon.wait_up(SETTLE)?;
+        for (what, arguments, data_comes_by) in
+            [("upload", [].as_slice(), true), ("download", &["--reverse"], false)]
+        {
+            measure(&lab, arguments, data_comes_by).context(what)?;
+        }
+        Ok(())
+    });
+}
+
+/// Two seconds of iperf3 from the client, and what the balancer saw of them.
+fn measure(lab: &Lab, arguments: &[&str], data_comes_by: bool) -> Result<()> {
+    /// Room for probes and neighbour discovery; answers would be thousands.
+    const FEW: u64 = 200;
+
+    let client = Counters::read(&lab.client, "eth0")?;
+    let balancer = Counters::read(&lab.balancer, "eth0")?;
+    let vip = VIPS[0].to_string();
+    let mut iperf3 = lab.client.command("iperf3");
+    iperf3
+        .args(["--client", &vip, "--port", &IPERF3_PORT.to_string(), "--time", "2", "--json"])
+        .args(arguments);
+    let report: serde_json::Value = serde_json::from_str(&namespace::run(&mut iperf3)?)?;
+    let sent = Counters::read(&lab.client, "eth0")? - client;
+    let came = Counters::read(&lab.balancer, "eth0")? - balancer;
+
+    let moved = report["end"]["sum_received"]["bytes"].as_u64();
+    let moved = moved.with_context(|| format!("iperf3 tells of no bytes received: {report}"))?;
+    ensure!(moved > TEN_MIB as u64, "only {moved} bytes in two seconds");
+    // Some of what the client sent may be lost on the way; more than it sent would be answers.
+    ensure!(
+        (sent.tx_packets / 2..sent.tx_packets + FEW).contains(&came.rx_packets)
+            && came.tx_packets < came.rx_packets + FEW,
+        "the client sent {sent:?}, the balancer saw {came:?}"
+    );
+    ensure!((came.rx_bytes > moved) == data_comes_by, "{moved} bytes of payload, the balancer saw {came:?}");
+    ensure!(data_comes_by || came.rx_bytes < moved / 10, "{moved} bytes answered, the balancer saw {came:?}");
     Ok(())
 }

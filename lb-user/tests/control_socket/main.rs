@@ -164,6 +164,7 @@ async fn file_has_the_promised_modes_and_goes_with_the_daemon() {
     let metadata = fs::symlink_metadata(&fixture.path).expect("socket");
     assert!(metadata.file_type().is_socket());
     assert_eq!(metadata.permissions().mode() & 0o7777, 0o660);
+    assert_eq!(metadata.gid(), nix::unistd::getegid().as_raw(), "the daemon's group, unless told otherwise");
     let directory = fs::metadata(fixture.path.parent().expect("parent")).expect("directory");
     assert_eq!(directory.permissions().mode() & 0o7777, 0o755);
     // An idle connection must not hold the daemon up.

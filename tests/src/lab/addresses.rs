@@ -25,6 +25,8 @@ pub(super) struct Subnet(u8);
 impl Subnet {
     pub(super) const CLIENT: Self = Self(0);
     pub(super) const L2: Self = Self(1);
+    /// Between the router and a balancer that has another arm for its backends.
+    pub(super) const FRONT: Self = Self(2);
     pub(super) const TUNNEL: Self = Self(9);
 
     pub(super) fn v4(self, host: u8) -> Ipv4Addr {

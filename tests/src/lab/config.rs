@@ -11,7 +11,12 @@ pub struct Config {
 impl Config {
     /// One that attaches to the lab's `eth0`.
     pub fn new() -> Self {
-        Self { text: "# A laboratory's configuration.\n[lb]\ninterfaces = [\"eth0\"]\n".to_owned() }
+        Self::on(&["eth0"])
+    }
+
+    /// One that attaches to these interfaces.
+    pub fn on(interfaces: &[&str]) -> Self {
+        Self { text: format!("# A laboratory's configuration.\n[lb]\ninterfaces = {interfaces:?}\n") }
     }
 
     /// Adds a pool; `check` is its inline table, empty for none.

@@ -13,6 +13,9 @@ use super::{Namespace, Process, client, echo, process, wait};
 /// Where nginx listens.
 pub const HTTP_PORT: u16 = 80;
 
+/// The port of iperf3, both of its control connection and of those it measures.
+pub const IPERF3_PORT: u16 = 5201;
+
 /// Length of `/blob`.
 pub const BLOB: usize = 12 * 1024 * 1024;
 
@@ -44,6 +47,16 @@ pub fn echo(namespace: &Namespace, name: &str, addresses: &[IpAddr], directory: 
     command.args(["serve", name]).args(addresses.iter().map(ToString::to_string));
     let log = directory.join(format!("echo-{name}.log"));
     listening(namespace, Process::spawn(&mut command, &log)?, echo::PORT)
+}
+
+/// Starts iperf3's server.
+///
+/// # Errors
+/// If it cannot be started or does not listen within five seconds.
+pub fn iperf3(namespace: &Namespace, directory: &Path) -> Result<Process> {
+    let mut command = namespace.command("iperf3");
+    command.args(["--server", "--port", &IPERF3_PORT.to_string()]);
+    listening(namespace, Process::spawn(&mut command, &directory.join("iperf3.log"))?, IPERF3_PORT)
 }
 
 fn listening(namespace: &Namespace, mut process: Process, port: u16) -> Result<Process> {

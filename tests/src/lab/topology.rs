@@ -29,6 +29,7 @@ pub struct Builder {
     l2: u8,
     tunnel: u8,
     balancer: bool,
+    two_armed: bool,
     standing: Option<(String, PathBuf)>,
 }
 
@@ -48,6 +49,13 @@ impl Builder {
     /// Without a balancer the router routes the VIPs straight to `b1`: to try the lab itself.
     pub fn balancer(mut self, balancer: bool) -> Self {
         self.balancer = balancer;
+        self
+    }
+
+    /// The balancer gets clients' packets by `eth0`, from a subnet of its own, and reaches every backend by `eth1`.
+    /// Its default route is by `eth0`.
+    pub fn two_armed(mut self) -> Self {
+        self.two_armed = true;
         self
     }
 
@@ -94,8 +102,8 @@ impl Builder {
                 directory: directory.path.clone(),
             });
         }
-        let mut lab = Lab { backends, client, router, balancer, directory, prefix };
-        lab.connect(self.balancer)?;
+        let mut lab = Lab { backends, client, router, balancer, arms: self.arms(), directory, prefix };
+        lab.connect(&self)?;
         if self.balancer {
             lab.attach()?;
         }
@@ -104,7 +112,29 @@ impl Builder {
         }
         Ok(lab)
     }
+
+    fn arms(&self) -> &'static [Arm] {
+        if self.two_armed { &TWO_ARMS } else { &ONE_ARM }
+    }
 }
+
+/// A link between the balancer and the router. The first of a balancer is the one that clients' packets come by.
+#[derive(Debug)]
+struct Arm {
+    /// The balancer's interface.
+    near: &'static str,
+    /// The router's.
+    far: &'static str,
+    /// What it leads to. The router bridges the backends' subnets; the others end on its interface.
+    subnet: Subnet,
+}
+
+const ONE_ARM: [Arm; 1] = [Arm { near: "eth0", far: "lb", subnet: Subnet::L2 }];
+
+const TWO_ARMS: [Arm; 2] = [
+    Arm { near: "eth0", far: "lb", subnet: Subnet::FRONT },
+    Arm { near: "eth1", far: "lb-back", subnet: Subnet::L2 },
+];
 
 /// A directory of the lab's files; dropping it removes it.
 #[derive(Debug)]
@@ -141,17 +171,18 @@ pub struct Lab {
     pub client: Namespace,
     /// Joins the subnets; knows the way to the VIPs.
     pub router: Namespace,
-    /// Where `lb` runs, on `eth0`.
+    /// Where `lb` runs, on `eth0` (and `eth1`, if it has [two arms](Builder::two_armed)).
     pub balancer: Namespace,
     /// What its namespaces' names start with.
     pub prefix: String,
+    arms: &'static [Arm],
     directory: Directory,
 }
 
 impl Lab {
     /// A lab of two backends next to the balancer and one behind a tunnel, unless told otherwise.
     pub fn builder() -> Builder {
-        Builder { l2: 2, tunnel: 1, balancer: true, standing: None }
+        Builder { l2: 2, tunnel: 1, balancer: true, two_armed: false, standing: None }
     }
 
     /// Where its files are.
@@ -192,26 +223,34 @@ impl Lab {
         ids
     }
 
-    fn connect(&self, balancer: bool) -> Result<()> {
+    fn connect(&self, wanted: &Builder) -> Result<()> {
         self.settings()?;
         let inner = INNER_MTU;
         let mut router = vec![
             format!("link add l2 mtu {inner} type bridge"),
             format!("link add tunnel mtu {inner} type bridge"),
         ];
-        router.extend(self.wire("client", &self.client, CLIENT_MTU, None));
-        router.extend(self.wire("lb", &self.balancer, inner, Some("l2")));
+        router.extend(wire("client", (&self.client, "eth0"), CLIENT_MTU, None));
+        for Arm { near, far, subnet } in self.arms {
+            let bridge = (*subnet == Subnet::L2).then_some("l2");
+            router.extend(wire(far, (&self.balancer, near), inner, bridge));
+            if bridge.is_none() {
+                router.extend(addresses(far, *subnet, ROUTER));
+            }
+        }
         for Backend { name, namespace, tunnelled, .. } in &self.backends {
-            router.extend(self.wire(name, namespace, inner, Some(if *tunnelled { "tunnel" } else { "l2" })));
+            let bridge = if *tunnelled { "tunnel" } else { "l2" };
+            router.extend(wire(name, (namespace, "eth0"), inner, Some(bridge)));
         }
         for (interface, subnet) in
             [("client", Subnet::CLIENT), ("l2", Subnet::L2), ("tunnel", Subnet::TUNNEL)]
         {
             router.extend(addresses(interface, subnet, ROUTER));
         }
+        let front = self.arms[0].subnet;
         let (next4, next6) = match self.backends.first() {
-            Some(first) if !balancer => (first.address4, first.address6),
-            _ => (Subnet::L2.v4(FIRST).into(), Subnet::L2.v6(FIRST).into()),
+            Some(first) if !wanted.balancer => (first.address4, first.address6),
+            _ => (front.v4(FIRST).into(), front.v6(FIRST).into()),
         };
         for vip in VIPS {
             let next = if vip.is_ipv4() { next4 } else { next6 };
@@ -220,7 +259,7 @@ impl Lab {
         batch(&self.router, &router)?;
 
         batch(&self.client, &host(Subnet::CLIENT, FIRST))?;
-        batch(&self.balancer, &host(Subnet::L2, FIRST))?;
+        batch(&self.balancer, &self.balancer_routes())?;
         for (Backend { namespace, tunnelled, .. }, number) in self.backends.iter().zip(11..) {
             let subnet = if *tunnelled { Subnet::TUNNEL } else { Subnet::L2 };
             let mut commands = host(subnet, number);
@@ -259,13 +298,14 @@ impl Lab {
         Ok(())
     }
 
-    /// A link from the router to a namespace's `eth0`.
-    fn wire(&self, name: &str, to: &Namespace, mtu: u16, bridge: Option<&str>) -> Vec<String> {
-        let to = to.name();
-        let mut commands =
-            vec![format!("link add {name} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {to}")];
-        commands.extend(bridge.map(|bridge| format!("link set {name} master {bridge}")));
-        commands.push(format!("link set {name} up"));
+    /// Its first arm is its way out; the tunnels' subnet is behind the last one, as the backends next to it are.
+    fn balancer_routes(&self) -> Vec<String> {
+        let mut commands = host(self.arms[0].subnet, FIRST);
+        for Arm { near, subnet, .. } in &self.arms[1..] {
+            commands.extend(addresses(near, *subnet, FIRST));
+            commands.push(format!("route add {}/24 via {}", Subnet::TUNNEL.v4(0), subnet.v4(ROUTER)));
+            commands.push(format!("route add {}/64 via {}", Subnet::TUNNEL.v6(0), subnet.v6(ROUTER)));
+        }
         commands
     }
 
@@ -274,20 +314,26 @@ impl Lab {
         let off = |namespace: &Namespace, interface: &str| {
             namespace.run("ethtool", &["-K", interface, "tx", "off"]).map(drop)
         };
-        let backends = self.backends.iter();
-        for namespace in [&self.client, &self.balancer].into_iter().chain(backends.map(|b| &b.namespace)) {
-            off(namespace, "eth0")?;
-        }
+        off(&self.client, "eth0")?;
         off(&self.router, "client")?;
-        off(&self.router, "lb")?;
-        self.backends.iter().try_for_each(|backend| off(&self.router, &backend.name))
+        for Arm { near, far, .. } in self.arms {
+            off(&self.balancer, near)?;
+            off(&self.router, far)?;
+        }
+        self.backends.iter().try_for_each(|Backend { name, namespace, .. }| {
+            off(namespace, "eth0")?;
+            off(&self.router, name)
+        })
     }
 
     /// The XDP programs that are not the balancer's own.
     fn attach(&self) -> Result<()> {
         let lb = process::binary("lb")?;
-        // veth receives XDP_TX frames only where the peer has a native XDP program too.
-        namespace::run(self.router.command(&lb).args(["server", "pass", "--interface", "lb"]))?;
+        // veth receives XDP_TX frames only where the peer has a native XDP program too; for redirected ones, GRO
+        // would do, which it has not by itself either.
+        for Arm { far, .. } in self.arms {
+            namespace::run(self.router.command(&lb).args(["server", "pass", "--interface", far]))?;
+        }
         for backend in self.backends.iter().filter(|backend| backend.tunnelled) {
             namespace::run(backend.namespace.command(&lb).args(["server", "decap", "--interface", "eth0"]))?;
         }
@@ -295,7 +341,17 @@ impl Lab {
     }
 }
 
-/// Address and default route of a namespace that has one interface.
+/// A link from a new interface of the router to one of another namespace.
+fn wire(name: &str, (to, far): (&Namespace, &str), mtu: u16, bridge: Option<&str>) -> Vec<String> {
+    let to = to.name();
+    let mut commands =
+        vec![format!("link add {name} mtu {mtu} type veth peer name {far} mtu {mtu} netns {to}")];
+    commands.extend(bridge.map(|bridge| format!("link set {name} master {bridge}")));
+    commands.push(format!("link set {name} up"));
+    commands
+}
+
+/// Address of a namespace's `eth0`, and its default route.
 fn host(subnet: Subnet, number: u8) -> Vec<String> {
     let mut commands = addresses("eth0", subnet, number);
     commands.push(format!("route add default via {}", subnet.v4(ROUTER)));

@@ -11,14 +11,13 @@ pub(crate) struct Tool {
     package: &'static str,
 }
 
-const TOOLS: [Tool; 7] = [
+const TOOLS: [Tool; 6] = [
     Tool { program: "nginx", package: "nginx-light" },
     Tool { program: "curl", package: "curl" },
     Tool { program: "iperf3", package: "iperf3" },
     Tool { program: "ip", package: "iproute2" },
     Tool { program: "tc", package: "iproute2" },
     Tool { program: "ethtool", package: "ethtool" },
-    Tool { program: "tcpdump", package: "tcpdump" },
 ];
 
 /// Those that are not here.
