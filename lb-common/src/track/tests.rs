@@ -57,7 +57,7 @@ impl Tables for World {
     }
 
     fn service(&self, _: u32) -> Option<&Service> {
-        None
+        Some(&self.service)
     }
 
     fn slot(&self, _: u32) -> Option<Slot> {
@@ -148,8 +148,9 @@ impl World {
             kind,
             fragment: 0,
         };
-        let place = Place { place: 0, slot: self.slot, flow };
-        backend_of(self, &self.service, &packet, place, Ticks::new(self.now.get()))
+        let now = Ticks::new(self.now.get());
+        let question = Question { service: 0, place: 0, flow, packet: PacketTraits::of(&packet), now };
+        backend_of(self, &self.service, self.slot, &packet, question)
     }
 
     fn wait(&self, ticks: u32) {

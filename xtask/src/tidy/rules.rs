@@ -54,8 +54,9 @@ const UNSAFE: &[&str] = &[
     // Which types are just their bytes.
     "lb-common/src/wire/pod.rs",
     "lb-common/src/parse.rs",
+    "lb-common/src/wire/ip.rs",
     // One word read while the other side may write it.
-    "lb-common/src/abi.rs",
+    "lb-common/src/abi/backend.rs",
     // Helpers of the kernel, and pointers that the verifier has checked.
     "lb-ebpf/src/cursor.rs",
     "lb-ebpf/src/forward.rs",

@@ -1,3 +1,5 @@
+//! Tables and sequences: when a slot has settled, and what is told of it until then.
+
 use lb_common::abi::{Limits, Slot};
 
 use super::*;
