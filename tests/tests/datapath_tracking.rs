@@ -74,11 +74,11 @@ fn backend_of(rig: &mut Rig, packet: &Packet) -> anyhow::Result<String> {
     rig.gained();
     rig.run(&packet.frame())?;
     let counted = rig.counted();
-    let backends = counted.keys().filter_map(|place| match place {
+    let mut backends = counted.keys().filter_map(|place| match place {
         Place::Forwarded { backend, .. } => Some(backend.clone()),
         _ => None,
     });
-    backends.last().with_context(|| format!("{packet:?} went nowhere: {counted:?}"))
+    backends.next().with_context(|| format!("{packet:?} went nowhere: {counted:?}"))
 }
 
 /// Where packets of these flows go.
