@@ -37,6 +37,9 @@ const BATCH: usize = 400;
 /// Batches until a new balancer takes the place of the old one, over the same maps.
 const LIFE: usize = 25;
 
+/// Reasons that test runs never meet.
+const NEVER: [&str; 3] = ["no_headroom", "no_rare_program", "flow_not_remembered_limited"];
+
 /// One frame and the interface it came in by.
 #[derive(Clone, Debug)]
 struct Arrival {
@@ -60,10 +63,11 @@ fn the_kernel_and_the_model_agree() {
         let mut tally = Tally::default();
         evolve(rig, seed, packets, &mut tally).with_context(|| format!("with LB_TEST_SEED={seed}"))?;
         println!("{} packets; {:?}; {:?}", tally.packets, tally.verdicts, tally.reasons);
-        // A run of the usual length meets every verdict and every reason but two: test runs always have headroom.
+        // A run of the usual length meets every verdict and every reason but three: test runs always have headroom and both programs, and
+        // they are too slow to use up what may be remembered in a tick.
         if packets >= PACKETS {
             ensure!(tally.verdicts[1..].iter().all(|&count| count > 100), "not every verdict came up");
-            for reason in Reason::all().map(Reason::name).filter(|&name| name != "no_headroom") {
+            for reason in Reason::all().map(Reason::name).filter(|name| !NEVER.contains(name)) {
                 ensure!(tally.reasons.contains_key(reason), "no packet had the reason {reason}");
             }
         }

@@ -39,7 +39,7 @@ pub struct Backend {
     pub hop: [u64; 2],
     /// What it is and may take: see [`Standing`]. 0 is an absent backend.
     pub standing: u64,
-    /// Source of the outer header; its [`Self::spread_bits`] low bits are zero.
+    /// Source of the outer header; its [`Standing::spread_bits`] low bits are zero.
     pub outer_source: Addr,
     /// Destination of the outer header: the backend's own address.
     pub outer_destination: Addr,

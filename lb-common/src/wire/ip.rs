@@ -162,7 +162,8 @@ struct Extension {
 // SAFETY: numbers without padding.
 unsafe impl Pod for Extension {}
 
-/// Extension headers before the transport's that are stepped over. RFC 8200 section 4.1 has an order of at most six.
+/// Headers behind the IPv6 header that are looked at, the transport's among them: so five extension headers are stepped
+/// over. RFC 8200 section 4.1 has an order of at most six kinds, which nobody sends all at once.
 const MAX_EXTENSIONS: usize = 6;
 
 /// Bytes that an IPv6 header and its extension headers may take. More is not sent in earnest, and the verifier wants to
