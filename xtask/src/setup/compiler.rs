@@ -104,14 +104,24 @@ pub(crate) fn install(apt: &mut Apt) -> Result<Compiler> {
             if let Some(compiler) = find() {
                 return Ok(compiler);
             }
-            println!("         rust-src   is installed, but not for {}", active().display());
+            note(
+                "rust-src",
+                &format!(
+                    "is installed, but not for {}; Debian has a compiler with sources, too",
+                    active().display()
+                ),
+            );
         }
         Err(error) => note("rust-src", &format!("{error:#}; Debian has a compiler with sources, too")),
     }
-    apt.install(&DEBIAN_PACKAGES).context(
-        "install a compiler with library sources: `rustup component add rust-src` did not work, and Debian's \
-         packages did not either",
-    )?;
+    apt.install(&DEBIAN_PACKAGES).with_context(|| {
+        format!(
+            "no compiler with its library sources could be installed; by hand, either of these will do: \
+             `rustup component add rust-src`, or `sudo apt-get update && sudo apt-get install -y {}`; the last \
+             attempt",
+            DEBIAN_PACKAGES.join(" ")
+        )
+    })?;
     match Compiler::at(Path::new(DEBIAN_RUSTC)) {
         Some(compiler) => Ok(compiler),
         None => bail!("{} are installed, but {DEBIAN_RUSTC} has no sources", DEBIAN_PACKAGES.join(" and ")),
