@@ -63,7 +63,8 @@ const fn reply_start(packet: &Packet, start: u32) -> u32 {
     let old = (host >> 16) as u16;
     let kind = if packet.is_v4 { V4::ECHO_REPLY } else { V6::ECHO_REPLY };
     let new = (kind as u16) << 8 | old & 0xff;
-    ((new as u32) << 16 | checksum::update(host as u16, old, new) as u32).to_be()
+    let check = checksum::not_zero(checksum::update(host as u16, old, new));
+    ((new as u32) << 16 | check as u32).to_be()
 }
 
 #[inline(always)]

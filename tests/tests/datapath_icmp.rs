@@ -196,7 +196,7 @@ fn echo_requests_are_answered() {
             let (client, vip) = (endpoint(CLIENTS[family], 0).ip(), endpoint(VIPS[family], 0).ip());
             for length in [0, 1, 2, 56, 57, 1472] {
                 let data: Vec<u8> = (0..=255).cycle().take(length).collect();
-                for word in [1, 0x1234_5678, 0xffff_ffff] {
+                for word in [0, 1, 0x1234_5678, 0xffff_ffff] {
                     for ttl in [1, 64, 255] {
                         let message = |source, destination, kind| {
                             let kind: [u8; 2] = kind;
@@ -215,6 +215,12 @@ fn echo_requests_are_answered() {
                             let (to, from) = (frame[6..12].to_vec(), frame[..6].to_vec());
                             expected[..6].copy_from_slice(&to);
                             expected[6..12].copy_from_slice(&from);
+                            // Of one's complement's two zeros the program takes the one that is right for any
+                            // message; the plain sum makes the other of a message that sums up to ffff.
+                            let check = lb_tests::packets::ip_offset(&expected) + [22, 42][family];
+                            if expected[check..check + 2] == [0, 0] {
+                                expected[check..check + 2].fill(0xff);
+                            }
                             let answer = rig.run(&frame)?;
                             ensure!(
                                 answer.verdict == Verdict::Transmit && answer.frame == expected,

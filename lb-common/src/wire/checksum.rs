@@ -31,6 +31,13 @@ pub const fn update(check: u16, old: u16, new: u16) -> u16 {
     !fold(!check as u32 + !old as u32 + new as u32)
 }
 
+/// The checksum field of one's complement's other zero where it is 0: as good for any message, and the only right one
+/// for a message of nothing but zeros.
+#[inline(always)]
+pub const fn not_zero(check: u16) -> u16 {
+    if check == 0 { 0xffff } else { check }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

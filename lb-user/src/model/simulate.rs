@@ -135,6 +135,8 @@ fn echo_reply(frame: &[u8], packet: &Packet) -> Option<Vec<u8>> {
         reply[offset + 7] = encap::OUTER_TTL;
     }
     change(&mut reply, message, [kind, frame[message + 1]], message + 2);
+    let check = checksum::not_zero(u16::from_be_bytes([reply[message + 2], reply[message + 3]]));
+    reply[message + 2..message + 4].copy_from_slice(&check.to_be_bytes());
     Some(reply)
 }
 
