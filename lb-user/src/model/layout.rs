@@ -221,11 +221,6 @@ impl Layout {
         self.pools.get(name)
     }
 
-    /// Where a service stands.
-    pub fn service(&self, name: &Name) -> Option<&ServicePlace> {
-        self.services.get(name)
-    }
-
     /// Every service.
     pub fn services(&self) -> impl Iterator<Item = (&Name, &ServicePlace)> {
         self.services.iter()
