@@ -1,0 +1,216 @@
+//! Where the balancer's programs hang: attaches, takes over what an earlier daemon left, and lets go.
+
+use std::{io, path::PathBuf};
+
+use aya::{
+    programs::{
+        ProgramError, TcAttachType, XdpMode as AyaMode,
+        links::{FdLink, PinnedLink},
+        tc::{self, SchedClassifierLink},
+        xdp::XdpLink,
+    },
+    util::KernelVersion,
+};
+use lb_common::abi::name;
+use nix::net::if_::if_nametoindex;
+
+use super::{Kernel, KernelError, classifier, pins, xdp};
+use crate::model::service::XdpMode;
+
+/// What the names of links' pins start with; the interface follows.
+const LINK: &str = "link-";
+
+/// What a start that failed leaves: interfaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Withdrawn {
+    /// Here the program of an earlier daemon goes on forwarding.
+    pub forwarding: Vec<String>,
+    /// Here it did until this start took it over; now nothing is attached.
+    pub lost: Vec<String>,
+}
+
+/// One interface. The links detach when they are dropped, unless a pin keeps them.
+pub(super) struct Attached {
+    interface: String,
+    /// Whether the link was there before us.
+    taken_over: bool,
+    _xdp: FdLink,
+    _probe: SchedClassifierLink,
+}
+
+impl Kernel {
+    /// Attaches the balancer and the probes' steering to interfaces, and says which mode each became. Where an
+    /// earlier daemon left a link pinned it is taken over: packets then meet either its program or this one,
+    /// never none. Interfaces without such a link, where much can fail, come first.
+    ///
+    /// # Errors
+    /// See [`KernelError`]; then [`Kernel::withdraw`].
+    pub fn attach(
+        &mut self,
+        interfaces: &[String],
+        mode: XdpMode,
+    ) -> Result<Vec<(String, XdpMode)>, KernelError> {
+        if let Some(missing) = interfaces.iter().find(|name| if_nametoindex(name.as_str()).is_err()) {
+            return Err(KernelError::NoInterface(missing.clone()));
+        }
+        pins::prepare(&self.pins.1)?;
+        let mut order: Vec<usize> = (0..interfaces.len()).collect();
+        order.sort_by_key(|&at| self.link_pin(&interfaces[at]).exists());
+        let mut modes = vec![mode; interfaces.len()];
+        for at in order {
+            let interface = &interfaces[at];
+            let probe = self.attach_probe(interface)?;
+            let (xdp, mode, taken_over) = self.attach_xdp(interface, mode)?;
+            let interface = interface.clone();
+            self.attached.push(Attached { interface, taken_over, _xdp: xdp, _probe: probe });
+            modes[at] = mode;
+        }
+        Ok(interfaces.iter().cloned().zip(modes).collect())
+    }
+
+    fn link_pin(&self, interface: &str) -> PathBuf {
+        self.pins.1.join(format!("{LINK}{interface}"))
+    }
+
+    /// Interfaces with a link that an earlier daemon left pinned, and that is not ours now.
+    fn left_by_others(&self) -> Result<Vec<String>, KernelError> {
+        let mut interfaces = pins::names(&self.pins.1, LINK)?;
+        interfaces.retain(|name| self.attached.iter().all(|attached| attached.interface != *name));
+        Ok(interfaces)
+    }
+
+    /// Detaches what an earlier daemon left on interfaces that this one is not attached to: it would forward
+    /// by tables that nobody keeps any more. Says where that was.
+    ///
+    /// # Errors
+    /// [`KernelError::Pins`].
+    pub fn detach_others(&mut self) -> Result<Vec<String>, KernelError> {
+        let interfaces = self.left_by_others()?;
+        for interface in &interfaces {
+            pins::remove(&self.link_pin(interface))?;
+        }
+        Ok(interfaces)
+    }
+
+    /// Takes back a start that failed: detaches what it attached or took over, and leaves alone what an earlier
+    /// daemon left on other interfaces.
+    ///
+    /// # Errors
+    /// [`KernelError::Pins`].
+    pub fn withdraw(mut self) -> Result<Withdrawn, KernelError> {
+        let forwarding = self.left_by_others()?;
+        if forwarding.is_empty() {
+            let lost = self.taken_over();
+            self.detach()?;
+            return Ok(Withdrawn { forwarding, lost });
+        }
+        for attached in &self.attached {
+            pins::remove(&self.link_pin(&attached.interface))?;
+        }
+        Ok(Withdrawn { forwarding, lost: self.taken_over() })
+    }
+
+    fn taken_over(&self) -> Vec<String> {
+        let taken = self.attached.iter().filter(|attached| attached.taken_over);
+        taken.map(|attached| attached.interface.clone()).collect()
+    }
+
+    /// Gives the link, its mode, and whether it was there before.
+    fn attach_xdp(&mut self, interface: &str, mode: XdpMode) -> Result<(FdLink, XdpMode, bool), KernelError> {
+        let pin = self.link_pin(interface);
+        let program = xdp(&mut self.ebpf, name::PROGRAM)?;
+        let failed =
+            |source| KernelError::Attach { interface: interface.to_owned(), source: Box::new(source) };
+        // A link left by an earlier daemon; its interface may be gone, and then it holds nothing.
+        if let Ok(pinned) = PinnedLink::from_pin(&pin)
+            && let Ok(link) = XdpLink::try_from(FdLink::from(pinned))
+            && let Ok(id) = program.attach_to_link(link)
+        {
+            tracing::info!(interface, "took over the program of an earlier daemon");
+            let link = program.take_link(id).and_then(into_fd_link).map_err(failed)?;
+            // The link keeps the mode it was made with.
+            return Ok((link, attached_mode(interface), true));
+        }
+        pins::remove(&pin)?;
+        let (id, mode) = match mode {
+            XdpMode::Generic => (program.attach(interface, AyaMode::Skb).map_err(failed)?, XdpMode::Generic),
+            XdpMode::Native => match program.attach(interface, AyaMode::Driver) {
+                Ok(id) => (id, XdpMode::Native),
+                Err(source) if lacks_native(&source) => {
+                    let interface = interface.to_owned();
+                    return Err(KernelError::NoNative { interface, source: Box::new(source) });
+                }
+                Err(source) => return Err(failed(source)),
+            },
+            XdpMode::Auto => match program.attach(interface, AyaMode::Driver) {
+                Ok(id) => (id, XdpMode::Native),
+                Err(error) if lacks_native(&error) => {
+                    tracing::warn!(interface, %error, "no native XDP here: falling back to generic mode, which is slow");
+                    (program.attach(interface, AyaMode::Skb).map_err(failed)?, XdpMode::Generic)
+                }
+                Err(source) => return Err(failed(source)),
+            },
+        };
+        let link = program.take_link(id).and_then(into_fd_link).map_err(failed)?;
+        let pinned = link.pin(&pin).map_err(|error| pins::PinsError::Path {
+            what: "pin",
+            path: pin.clone(),
+            source: io::Error::other(error),
+        })?;
+        Ok((pinned.into(), mode, false))
+    }
+
+    fn attach_probe(&mut self, interface: &str) -> Result<SchedClassifierLink, KernelError> {
+        let failed =
+            |source| KernelError::Attach { interface: interface.to_owned(), source: Box::new(source) };
+        if KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(6, 6, 0)) {
+            // Before TCX a program hangs on a qdisc and outlives its daemon: make the one, remove the other.
+            // Either may be there or not already, and what really fails shows when we attach.
+            let made = tc::qdisc_add_clsact(interface).err().map(|error| error.to_string());
+            let removed = tc::qdisc_detach_program(interface, TcAttachType::Egress, name::PROBE).err();
+            tracing::debug!(interface, ?made, ?removed, "prepared the egress hook");
+        }
+        let program = classifier(&mut self.ebpf, name::PROBE)?;
+        let id = program.attach(interface, TcAttachType::Egress).map_err(failed)?;
+        program.take_link(id).map_err(failed)
+    }
+
+    /// Detaches from every interface and removes the pins.
+    ///
+    /// # Errors
+    /// [`KernelError::Pins`]; the rest is done all the same.
+    pub fn detach(&mut self) -> Result<(), KernelError> {
+        let mut result = Ok(());
+        for attached in self.attached.drain(..) {
+            let pin = self.pins.1.join(format!("{LINK}{}", attached.interface));
+            if let Err(error) = pins::remove(&pin) {
+                result = Err(error.into());
+            }
+        }
+        result.and(pins::clear(&self.pins.1, &self.pins.0).map_err(KernelError::from))
+    }
+
+    /// Lets the pins keep programs and maps when this process ends.
+    pub fn leave(&mut self) {
+        self.attached.clear();
+    }
+}
+
+fn into_fd_link(link: XdpLink) -> Result<FdLink, ProgramError> {
+    FdLink::try_from(link).map_err(|error| ProgramError::IOError(io::Error::other(error)))
+}
+
+/// Whether the driver's answer means that it has no native XDP, or none under these circumstances (MTU, queues).
+fn lacks_native(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::SyscallError(error)
+        if matches!(error.io_error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ERANGE | libc::ENOSPC)))
+}
+
+/// The mode of a link that was made earlier: what the interface itself says.
+fn attached_mode(interface: &str) -> XdpMode {
+    let generic = std::process::Command::new("ip")
+        .args(["-d", "link", "show", "dev", interface])
+        .output()
+        .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("xdpgeneric"));
+    if generic { XdpMode::Generic } else { XdpMode::Native }
+}
