@@ -4,15 +4,21 @@
 //! [`ABI_VERSION`]; the asserts at the end hold the sizes.
 
 pub mod backend;
+pub mod event;
+pub mod feature;
 pub mod flow;
+pub mod prefix;
 pub mod reason;
 pub mod service;
 pub mod slot;
 
 pub use backend::{Backend, Encap, Hop, Standing};
+pub use event::Event;
+pub use feature::Features;
 pub use flow::{Bucket, Flow, Ticks, WAYS};
+pub use prefix::{Admission, PrefixKey};
 pub use reason::{DropReason, Note, PassReason, Reason};
-pub use service::{IndexEntry, Service, ServiceKey, Tracking};
+pub use service::{IndexEntry, Quic, Rate, Service, ServiceKey, Tracking};
 pub use slot::{SLOTS_PER_LINE, Slot, SlotLine};
 
 /// The version of every layout in this module. It is part of the pin path, so that two versions
@@ -25,6 +31,10 @@ pub mod name {
     pub const PROGRAM: &str = "lb";
     /// The XDP program that balances what is rare: [`PROGRAM`] hands over to it.
     pub const RARE: &str = "lb_rare";
+    /// The XDP program that balances what [`RARE`] has read.
+    pub const PARSED: &str = "lb_parsed";
+    /// The XDP program that answers what the balancer answers itself.
+    pub const ANSWER: &str = "lb_answer";
     /// The tc egress program that steers health probes to one backend.
     pub const PROBE: &str = "lb_probe";
     /// The XDP program for a backend: strips the outer header.
@@ -49,7 +59,7 @@ pub mod name {
     pub const FLOWS: &str = "lb_flows";
     /// [`super::Backend`] by backend index.
     pub const BACKENDS: &str = "lb_backends";
-    /// Interface index (`u32`) by port number.
+    /// [`super::Port`] by port number.
     pub const PORTS: &str = "lb_ports";
     /// Device map by port number, for `XDP_REDIRECT`.
     pub const DEVICES: &str = "lb_devices";
@@ -58,21 +68,36 @@ pub mod name {
     /// [`super::Counter`]s: one run of [`super::Reason::COUNT`] for each CPU.
     pub const REASONS: &str = "lb_reasons";
 
+    /// Prefixes: `u32` by [`super::PrefixKey`].
+    pub const PREFIXES: &str = "lb_prefixes";
+    /// [`super::Bucket`]s of sources and when they may go on, by what is limited.
+    pub const LIMITERS: &str = "lb_limiters";
+    /// Ring buffer of [`super::Event`]s.
+    pub const EVENTS: &str = "lb_events";
+
     /// Every data map that is shared memory with the daemon (`BPF_F_MMAPABLE`).
-    pub const MAPPED: [&str; 10] =
-        [CONFIG, INDEX, SERVICES, SLOTS, PREVIOUS, FLOWS, BACKENDS, PORTS, COUNTERS, REASONS];
+    pub const MAPPED: [&str; 11] =
+        [CONFIG, INDEX, SERVICES, SLOTS, PREVIOUS, FLOWS, BACKENDS, PORTS, COUNTERS, REASONS, LIMITERS];
 
     /// Read-only global: entries of one copy of the service index, [`super::Limits::index`].
     pub const INDEX_ENTRIES: &str = "INDEX_ENTRIES";
     /// Read-only global: how many counters one CPU owns, [`super::Limits::counters`].
     pub const COUNTERS_PER_CPU: &str = "COUNTERS_PER_CPU";
+    /// Read-only global: buckets of limited sources less one, [`super::Limits::limiters`].
+    pub const LIMITER_MASK: &str = "LIMITER_MASK";
     /// Read-only global: buckets of the flow table less one, [`super::Limits::flow_buckets`].
     pub const FLOW_MASK: &str = "FLOW_MASK";
     /// Read-only global: how many flows a CPU may remember in one tick.
     pub const FLOWS_PER_TICK: &str = "FLOWS_PER_TICK";
-    /// Holds [`RARE`].
+    /// Read-only global: [`super::Features`].
+    pub const FEATURES: &str = "FEATURES";
+    /// Read-only global: how many dropped packets a CPU tells of in one [`super::Window`].
+    pub const DROP_EVENTS: &str = "DROP_EVENTS";
+    /// Read-only global: how many forwarded packets a CPU tells of in one [`super::Window`].
+    pub const FLOW_EVENTS: &str = "FLOW_EVENTS";
+    /// The programs that others hand packets over to, by [`super::Stage`].
     pub const PROGRAMS: &str = "lb_programs";
-    /// What each CPU has remembered in the present tick.
+    /// What each CPU has done of what it may not do at any rate.
     pub const BUDGETS: &str = "lb_budgets";
 }
 
@@ -91,6 +116,10 @@ pub struct Limits {
     pub counters: u32,
     /// Buckets of the flow table, of [`WAYS`] flows each; a power of two.
     pub flow_buckets: u32,
+    /// Buckets of limited sources, of [`WAYS`] each; a power of two.
+    pub limiters: u32,
+    /// Prefixes. They take memory as they come.
+    pub prefixes: u32,
 }
 
 impl Limits {
@@ -102,11 +131,28 @@ impl Limits {
         backends: 1 << 16,
         counters: 1 << 16,
         flow_buckets: 1 << 16,
+        limiters: 1 << 14,
+        prefixes: 1 << 20,
     };
 }
 
 /// Interfaces that backends may be reached through.
 pub const MAX_PORTS: u32 = 64;
+
+/// Where packets leave.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Port {
+    /// Index of the interface; 0 for none.
+    pub ifindex: u32,
+    /// The VLAN there, with [`Self::TAGGED`]; 0 where tags stay as they come.
+    pub vlan: u32,
+}
+
+impl Port {
+    /// In [`Self::vlan`]: packets leave with one tag, this one.
+    pub const TAGGED: u32 = 1 << 16;
+}
 
 /// What the program reads first.
 #[repr(C, align(8))]
@@ -118,11 +164,66 @@ pub struct Config {
     pub seed: u64,
     /// After this many ticks the fragments of a packet are not waited for any more (RFC 791 section 3.2).
     pub fragment_idle: u32,
-    /// Zero: room for features that are looked up beside the exact key.
-    pub features: u32,
-    /// Zero.
-    pub reserved: u64,
+    /// Zero, which the verifier does not know: see [`crate::packet::Packet::blurred`].
+    pub zero: u32,
+    /// UDP port of GUE packets, host byte order.
+    pub gue_port: u64,
 }
+
+/// Programs that packets are handed over to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Stage {
+    /// [`name::RARE`].
+    Rare = 0,
+    /// [`name::PARSED`].
+    Parsed = 1,
+    /// [`name::ANSWER`].
+    Answer = 2,
+}
+
+impl Stage {
+    /// How many there are.
+    pub const COUNT: u32 = 3;
+
+    /// Each with its program.
+    pub const ALL: [(Self, &str); 3] =
+        [(Self::Rare, name::RARE), (Self::Parsed, name::PARSED), (Self::Answer, name::ANSWER)];
+}
+
+/// What a CPU may not do at any rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Window {
+    /// Remembering flows.
+    Remember = 0,
+    /// Answering packets that are too big.
+    Answer = 1,
+    /// Telling of dropped packets.
+    DropEvents = 2,
+    /// Telling of forwarded packets.
+    FlowEvents = 3,
+}
+
+impl Window {
+    /// How many there are.
+    pub const COUNT: u32 = 4;
+
+    /// How long it lasts: 2 to this power; ticks.
+    #[inline(always)]
+    pub const fn bits(self) -> u32 {
+        match self {
+            Self::Remember => 0,
+            Self::Answer | Self::DropEvents | Self::FlowEvents => 6,
+        }
+    }
+}
+
+/// Size of the ring buffer of events; bytes, a power of two and whole pages.
+pub const EVENT_BYTES: u32 = 1 << 18;
+
+/// How many packets that are too big a CPU answers in one [`Window::Answer`].
+pub const ANSWERS: u32 = 64;
 
 /// Which copy of the service index is live, how large it is, and its hash's salt: one word, so
 /// that a switch is one aligned store.
@@ -150,7 +251,8 @@ impl Selector {
     }
 }
 
-/// Packets and bytes. Bytes are those of the IP packet as the client sent it.
+/// Packets and bytes. Bytes are those of the IP packet as the client sent it; of packets that were passed on, those of
+/// the frame.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counter {
@@ -182,7 +284,9 @@ const _: () = {
     assert!(size_of::<Config>() == 32);
     assert!(size_of::<ServiceKey>() == 24);
     assert!(size_of::<IndexEntry>() == 32);
-    assert!(size_of::<Service>() == 32);
+    assert!(size_of::<Service>() == 64);
+    assert!(size_of::<Port>() == 8);
+    assert!(size_of::<PrefixKey>() == 24);
     assert!(size_of::<SlotLine>() == 64);
     assert!(size_of::<Backend>() == 64);
     assert!(size_of::<Counter>() == 16);

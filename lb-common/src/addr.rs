@@ -73,6 +73,30 @@ impl Addr {
     pub const fn words(&self) -> [u64; 2] {
         self.0
     }
+
+    /// From two words that have the bytes' order in memory.
+    #[inline(always)]
+    pub const fn from_words(words: [u64; 2]) -> Self {
+        Self(words)
+    }
+
+    /// The first `bits` bits of it, 1 to 128, and zeros. An IPv4 prefix is 96 bits longer here than people write it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn prefix(&self, bits: u32) -> Self {
+        let [first, second] = self.0;
+        if bits > 64 {
+            Self([first, second & first_bits(bits - 64)])
+        } else {
+            Self([first & first_bits(bits), 0])
+        }
+    }
+}
+
+/// A word whose first `bits` bits in memory are set, 1 to 64: in network order the high ones come first.
+#[inline(always)]
+const fn first_bits(bits: u32) -> u64 {
+    (u64::MAX << ((64 - bits) & 63)).to_be()
 }
 
 impl Ord for Addr {

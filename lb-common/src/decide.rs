@@ -1,17 +1,19 @@
 //! The decision: what happens to a packet, as a pure function of the packet and the tables.
 //!
 //! The order of the steps is the order of the pipeline in ARCHITECTURE.md. Nothing here reads a clock or looks at the
-//! packet's bytes; the only table that is written is the flow table, see `track`.
+//! packet's bytes; the tables that are written are those of flows and of limited sources, see `track` and `admit`.
 
 use crate::{
     abi::{
-        Backend, Config, DropReason, Encap, Hop, PassReason, Selector, Service, ServiceKey, Standing, Ticks,
+        Backend, Config, DropReason, Encap, Features, Hop, PassReason, PrefixKey, Reason, Selector, Service,
+        ServiceKey, Standing, Ticks,
     },
     encap,
     packet::{Kind, Packet},
     select,
     tables::Tables,
     track::{self, PacketTraits, Question},
+    wire::protocol,
 };
 
 /// What happens to a packet.
@@ -30,6 +32,31 @@ pub enum Decision<'t> {
     Pass(PassReason),
     /// It is for us and cannot be served.
     Drop(DropReason),
+}
+
+/// What happens to a packet, and whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decided<'t> {
+    /// What happens.
+    pub decision: Decision<'t>,
+    /// Number of the service; [`Decided::NOBODY`] if it is for none.
+    pub service: u32,
+    /// Where that service counts its reasons; [`Decided::NOBODY`] if it is for none.
+    pub reasons: u32,
+}
+
+impl Decided<'_> {
+    /// No service.
+    pub const NOBODY: u32 = u32::MAX;
+
+    /// The counter of a reason that the packet's service has for it; `None` for those that are counted for all.
+    #[inline(always)]
+    pub const fn counter_of(&self, reason: Reason) -> Option<u32> {
+        match reason.of_service() {
+            Some(number) if self.reasons != Self::NOBODY => Some(self.reasons.wrapping_add(number)),
+            _ => None,
+        }
+    }
 }
 
 /// Where a packet goes and how.
@@ -53,36 +80,69 @@ pub struct Forward<'t> {
 
 /// Decides about one packet.
 #[inline(always)]
-pub fn decide<'t, T: Tables>(tables: &'t T, packet: &Packet, now: Ticks) -> Decision<'t> {
+pub fn decide<'t, T: Tables>(tables: &'t T, packet: &Packet, now: Ticks) -> Decided<'t> {
     let config = tables.config();
-    let key = match packet.kind {
-        Kind::Whole | Kind::FirstFragment | Kind::IcmpError => {
-            ServiceKey::new(packet.destination, packet.protocol, packet.destination_port)
-        }
-        Kind::LaterFragment | Kind::EchoRequest => ServiceKey::vip(packet.destination),
+    let nobody = |decision| Decided { decision, service: Decided::NOBODY, reasons: Decided::NOBODY };
+    if packet.kind == Kind::Tunnel {
+        return nobody(not_for_service(tables, packet, PassReason::OtherProtocol));
+    }
+    let Some((number, service)) = find_service(tables, config.selector, packet) else {
+        return nobody(not_for_service(tables, packet, PassReason::NotForService));
     };
-    let Some((number, service)) = find_service(tables, config.selector, &key) else {
-        return Decision::Pass(PassReason::NotForService);
-    };
-    let (index, hash) = match packet.kind {
-        Kind::EchoRequest if service.flags & Service::ECHO != 0 => return Decision::Echo,
-        Kind::EchoRequest => return Decision::Pass(PassReason::NotForService),
-        Kind::LaterFragment => {
-            let hash = fragment_hash(&config, packet);
-            match track::fragment(tables, hash, config.fragment_idle, now) {
-                Some(index) => (index, hash),
-                None => return Decision::Drop(DropReason::FragmentUnknown),
-            }
+    if packet.kind == Kind::EchoRequest && service.flags & Service::ECHO == 0 {
+        return nobody(Decision::Pass(PassReason::NotForService));
+    }
+    Decided {
+        decision: serve(tables, &config, number, service, packet, now),
+        service: number,
+        reasons: service.reason_base(),
+    }
+}
+
+/// What happens to a packet that no service has: unless a balancer of ours sent it, it is not our business.
+#[inline(always)]
+fn not_for_service<'t, T: Tables>(tables: &'t T, packet: &Packet, reason: PassReason) -> Decision<'t> {
+    let is_gue = packet.protocol == protocol::UDP && packet.destination_port == tables.gue_port();
+    let may_be_ours = packet.kind == Kind::Tunnel || packet.kind == Kind::Whole && is_gue;
+    if may_be_ours && tables.prefix(PrefixKey::OWN, packet.source).is_some() {
+        return Decision::Drop(DropReason::Looped);
+    }
+    Decision::Pass(reason)
+}
+
+/// What happens to a packet for a service.
+#[inline(always)]
+fn serve<'t, T: Tables>(
+    tables: &'t T,
+    config: &Config,
+    number: u32,
+    service: &Service,
+    packet: &Packet,
+    now: Ticks,
+) -> Decision<'t> {
+    let features = tables.features();
+    // Later fragments go where a first one went that was admitted.
+    if (features.has(Features::ACL) || features.has(Features::LIMITS)) && packet.kind != Kind::LaterFragment {
+        let refusal = tables.refusal(number, packet.source, PacketTraits::of(packet), now);
+        if refusal != 0 {
+            return Decision::Drop(DropReason::from_counter(refusal));
         }
-        Kind::Whole | Kind::FirstFragment | Kind::IcmpError => {
-            let hash = select::flow_hash(
-                config.seed,
-                &packet.source,
-                &packet.destination,
-                packet.source_port,
-                packet.destination_port,
-                packet.protocol,
-            );
+    }
+    if packet.kind == Kind::EchoRequest {
+        return Decision::Echo;
+    }
+    let (index, hash) = if packet.kind == Kind::LaterFragment {
+        let hash = fragment_hash(config, packet);
+        match track::fragment(tables, hash, config.fragment_idle, now) {
+            Some(index) => (index, hash),
+            None => return Decision::Drop(DropReason::FragmentUnknown),
+        }
+    } else {
+        let hash = hash(config, features, service, packet);
+        let named = named_backend(tables, config.selector, service, packet);
+        if named != track::NOBODY {
+            (named, hash)
+        } else {
             let place = service.slot_base.wrapping_add(select::slot_of(hash, service.slot_count));
             let Some(slot) = tables.slot(place) else {
                 return Decision::Drop(DropReason::BackendAbsent);
@@ -97,9 +157,54 @@ pub fn decide<'t, T: Tables>(tables: &'t T, packet: &Packet, now: Ticks) -> Deci
         }
     };
     if packet.kind == Kind::FirstFragment {
-        track::remember_fragment(tables, fragment_hash(&config, packet), index, now);
+        track::remember_fragment(tables, fragment_hash(config, packet), index, now);
     }
+    send(tables, service, index, hash, packet)
+}
 
+/// The hash that chooses the slot and spreads what follows.
+#[inline(always)]
+fn hash(config: &Config, features: Features, service: &Service, packet: &Packet) -> u64 {
+    let flow = select::flow_hash(
+        config.seed,
+        &packet.source,
+        &packet.destination,
+        packet.source_port,
+        packet.destination_port,
+        packet.protocol,
+    );
+    if features.has(Features::AFFINITY) && service.affinity != 0 {
+        let source = packet.source.prefix(u32::from(service.affinity));
+        return select::affine_hash(config.seed, &source, &packet.destination, flow);
+    }
+    flow
+}
+
+/// Index of the backend that a packet's QUIC connection ID names, if it takes known flows; else [`track::NOBODY`].
+#[inline(always)]
+fn named_backend<T: Tables>(tables: &T, selector: u64, service: &Service, packet: &Packet) -> u32 {
+    if !tables.features().has(Features::QUIC) {
+        return track::NOBODY;
+    }
+    let Some(id) = service.quic.server_id(packet.quic_head, packet.quic_id) else { return track::NOBODY };
+    let index = find(tables, selector, &ServiceKey::server(service.slot_base, id));
+    let within = index.wrapping_sub(service.backend_base) < service.backend_count;
+    if within && tables.backend(index).is_some_and(|backend| backend.standing().takes(false)) {
+        index
+    } else {
+        track::NOBODY
+    }
+}
+
+/// How a packet gets to its backend.
+#[inline(always)]
+fn send<'t, T: Tables>(
+    tables: &'t T,
+    service: &Service,
+    index: u32,
+    hash: u64,
+    packet: &Packet,
+) -> Decision<'t> {
     let Some(backend) = tables.backend(index) else {
         return Decision::Drop(DropReason::BackendAbsent);
     };
@@ -118,7 +223,7 @@ pub fn decide<'t, T: Tables>(tables: &'t T, packet: &Packet, now: Ticks) -> Deci
     }
     let number = index.wrapping_sub(service.backend_base);
     // A later fragment is found by its VIP: which of the VIP's services it is for, nobody knows.
-    let counted = number < service.backend_count && !matches!(packet.kind, Kind::LaterFragment);
+    let counted = number < service.backend_count && packet.kind != Kind::LaterFragment;
     Decision::Forward(Forward {
         backend,
         index,
@@ -135,17 +240,48 @@ fn fragment_hash(config: &Config, packet: &Packet) -> u64 {
     select::fragment_hash(config.seed, &packet.source, &packet.destination, packet.protocol, packet.fragment)
 }
 
-/// The service that has this key, and its number: two probes at most.
+/// The service that a packet is for, and its number.
+///
+/// An exact port comes before any port, and an address before a prefix of addresses.
 #[inline(always)]
-fn find_service<'t, T: Tables>(tables: &'t T, selector: u64, key: &ServiceKey) -> Option<(u32, &'t Service)> {
-    let selector = Selector::from_word(selector);
-    let [first, second] = select::index_positions(key, selector.salt, selector.bits);
-    let mut entry = tables.index_entry(selector.copy, first)?;
-    if !entry.matches(key) {
-        entry = tables.index_entry(selector.copy, second)?;
-        if !entry.matches(key) {
-            return None;
+fn find_service<'t, T: Tables>(tables: &'t T, selector: u64, packet: &Packet) -> Option<(u32, &'t Service)> {
+    let features = tables.features();
+    let key = match packet.kind {
+        Kind::Whole | Kind::FirstFragment | Kind::IcmpError => {
+            ServiceKey::new(packet.destination, packet.protocol, packet.destination_port)
+        }
+        Kind::LaterFragment | Kind::EchoRequest | Kind::Tunnel => ServiceKey::vip(packet.destination),
+    };
+    let mut number = find(tables, selector, &key);
+    if number == NOTHING && features.has(Features::ANY_PORT) && key.port != 0 {
+        number = find(tables, selector, &key.with_port(0));
+    }
+    if number == NOTHING && features.has(Features::PREFIX_VIP) {
+        let list = Selector::from_word(selector).copy;
+        if let Some(prefix) = tables.prefix(list, packet.destination) {
+            let key = ServiceKey::of_prefix(prefix, key.protocol, key.port);
+            number = find(tables, selector, &key);
+            if number == NOTHING && features.has(Features::ANY_PORT) && key.port != 0 {
+                number = find(tables, selector, &key.with_port(0));
+            }
         }
     }
-    Some((entry.service, tables.service(entry.service)?))
+    if number == NOTHING { None } else { Some((number, tables.service(number)?)) }
+}
+
+/// No entry of the index: a number that none has.
+const NOTHING: u32 = u32::MAX;
+
+/// The number behind a key: two probes at most.
+#[inline(always)]
+fn find<T: Tables>(tables: &T, selector: u64, key: &ServiceKey) -> u32 {
+    let selector = Selector::from_word(selector);
+    let [first, second] = select::index_positions(key, selector.salt, selector.bits);
+    for position in [first, second] {
+        let Some(entry) = tables.index_entry(selector.copy, position) else { return NOTHING };
+        if entry.matches(key) {
+            return entry.service;
+        }
+    }
+    NOTHING
 }

@@ -17,6 +17,12 @@ pub const OUTER_TTL: u8 = 64;
 /// Don't-fragment, in an IPv4 header's flags field.
 const DF: [u8; 2] = [0x40, 0];
 
+/// The bits of a VLAN tag's control information that name the VLAN (IEEE 802.1Q).
+pub const VLAN_ID: u16 = 0x0fff;
+
+/// Where the IP header begins in a frame with one VLAN tag; bytes.
+pub const TAGGED_OFFSET: u8 = 18;
+
 /// Bytes that an encap adds to a packet.
 #[inline(always)]
 pub const fn overhead(encap: Encap) -> u32 {
@@ -106,6 +112,8 @@ mod tests {
             offset: 14,
             is_v4: true,
             kind: Kind::Whole,
+            quic_head: 0,
+            quic_id: 0,
             fragment: 0,
         }
     }

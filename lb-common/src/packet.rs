@@ -35,6 +35,11 @@ pub struct Packet {
     pub is_v4: bool,
     /// What it is beside a packet of a flow.
     pub kind: Kind,
+    /// The first two bytes behind a UDP header, in the order of memory; 0 where they are not read. In a QUIC packet with
+    /// a short header: its first byte, and the first of the connection ID.
+    pub quic_head: u16,
+    /// The eight bytes behind those.
+    pub quic_id: u64,
     /// What the fragments of a packet have in common, beside addresses and protocol (RFC 791, RFC 8200 section 4.5);
     /// 0 if it is no fragment.
     pub fragment: u32,
@@ -42,6 +47,7 @@ pub struct Packet {
 
 /// What a packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Kind {
     /// A whole packet of a flow.
     Whole,
@@ -53,9 +59,42 @@ pub enum Kind {
     IcmpError,
     /// An ICMP echo request. Ports are 0.
     EchoRequest,
+    /// An IP packet in an IP packet. Ports are 0.
+    Tunnel,
+}
+
+impl Kind {
+    /// From its number.
+    #[inline(always)]
+    pub const fn from_byte(byte: u8) -> Self {
+        match byte {
+            0 => Self::Whole,
+            1 => Self::FirstFragment,
+            2 => Self::LaterFragment,
+            3 => Self::IcmpError,
+            4 => Self::EchoRequest,
+            _ => Self::Tunnel,
+        }
+    }
 }
 
 impl Packet {
+    /// The same packet, of which the verifier no longer knows by which way it was parsed: `zero` is a zero that it does
+    /// not know. What follows is then verified once, and not for every family and protocol.
+    #[inline(always)]
+    #[must_use]
+    pub const fn blurred(self, zero: u32) -> Self {
+        let blur = zero as u8;
+        Self {
+            protocol: self.protocol | blur,
+            tcp_flags: self.tcp_flags | blur,
+            offset: (self.offset | blur) & 31,
+            is_v4: (self.is_v4 as u8 | blur) & 1 != 0,
+            kind: Kind::from_byte(self.kind as u8 | blur),
+            ..self
+        }
+    }
+
     /// Whether it is TCP.
     #[inline(always)]
     pub const fn is_tcp(&self) -> bool {

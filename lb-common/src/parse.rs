@@ -6,7 +6,7 @@
 use network_types::eth::EthHdr;
 
 use crate::{
-    abi::PassReason,
+    abi::{Features, PassReason},
     packet::{Kind, Packet},
     wire::{
         ETHER_IPV4, ETHER_IPV6, ETHER_SERVICE_VLAN, ETHER_VLAN,
@@ -21,13 +21,8 @@ pub trait Frame {
     /// Reads a value at `offset`; `None` if the frame ends before it does.
     fn read<T: Pod>(&self, offset: usize) -> Option<T>;
 
-    /// Length of the frame; bytes.
-    fn len(&self) -> usize;
-
-    /// Whether there is nothing.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
+    /// Whether the frame has so many bytes. They need not all be where [`Self::read`] finds them.
+    fn reaches(&self, length: usize) -> bool;
 }
 
 impl Frame for [u8] {
@@ -35,8 +30,8 @@ impl Frame for [u8] {
         pod::read(self, offset)
     }
 
-    fn len(&self) -> usize {
-        <[u8]>::len(self)
+    fn reaches(&self, length: usize) -> bool {
+        self.len() >= length
     }
 }
 
@@ -106,23 +101,27 @@ impl From<PassReason> for Stop {
 /// # Errors
 /// [`Stop`]
 #[inline(always)]
-pub fn parse_common<F: Frame + ?Sized>(frame: &F) -> Result<Packet, Stop> {
+pub fn parse_common<F: Frame + ?Sized>(frame: &F, features: Features) -> Result<Packet, Stop> {
     let ethernet: EthHdr = frame.read(0).ok_or(PassReason::Truncated)?;
     match ethernet.ether_type {
-        ETHER_IPV4 => common_ip::<V4, F>(frame, true),
-        ETHER_IPV6 => common_ip::<V6, F>(frame, false),
+        ETHER_IPV4 => common_ip::<V4, F>(frame, true, features),
+        ETHER_IPV6 => common_ip::<V6, F>(frame, false, features),
         ETHER_VLAN | ETHER_SERVICE_VLAN => Err(Stop::Rare),
         _ => Err(Stop::Pass(PassReason::NotIp)),
     }
 }
 
 #[inline(always)]
-fn common_ip<I: Family, F: Frame + ?Sized>(frame: &F, is_v4: bool) -> Result<Packet, Stop> {
+fn common_ip<I: Family, F: Frame + ?Sized>(
+    frame: &F,
+    is_v4: bool,
+    features: Features,
+) -> Result<Packet, Stop> {
     let ip = whole_header::<I, F>(frame, L3_OFFSET)?;
     if ip.part != Part::Whole || shortest(ip.protocol).is_err() {
         return Err(Stop::Rare);
     }
-    Ok(transport(frame, ip, packet_of(ip, L3_OFFSET, is_v4, Kind::Whole))?)
+    Ok(transport(frame, ip, packet_of(ip, L3_OFFSET, is_v4, Kind::Whole), features)?)
 }
 
 /// Reads any frame.
@@ -131,7 +130,7 @@ fn common_ip<I: Family, F: Frame + ?Sized>(frame: &F, is_v4: bool) -> Result<Pac
 /// Why the packet is none that can be balanced. It goes on to the kernel, which knows what to do about
 /// ARP and about malformed packets.
 #[inline(always)]
-pub fn parse<F: Frame + ?Sized>(frame: &F) -> Result<Packet, PassReason> {
+pub fn parse<F: Frame + ?Sized>(frame: &F, features: Features) -> Result<Packet, PassReason> {
     let ethernet: EthHdr = frame.read(0).ok_or(PassReason::Truncated)?;
     let mut ether_type = ethernet.ether_type;
     let mut offset = L3_OFFSET;
@@ -144,8 +143,8 @@ pub fn parse<F: Frame + ?Sized>(frame: &F) -> Result<Packet, PassReason> {
         offset += size_of::<VlanTag>();
     }
     match ether_type {
-        ETHER_IPV4 => ip::<V4, F>(frame, offset, true),
-        ETHER_IPV6 => ip::<V6, F>(frame, offset, false),
+        ETHER_IPV4 => ip::<V4, F>(frame, offset, true, features),
+        ETHER_IPV6 => ip::<V6, F>(frame, offset, false, features),
         _ => Err(PassReason::NotIp),
     }
 }
@@ -154,7 +153,7 @@ pub fn parse<F: Frame + ?Sized>(frame: &F) -> Result<Packet, PassReason> {
 fn whole_header<I: Family, F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<IpHeader, PassReason> {
     let header: I::Header = frame.read(offset).ok_or(PassReason::Truncated)?;
     let ip = I::header(&header)?;
-    if offset + usize::from(ip.total_len) > frame.len() {
+    if !frame.reaches(offset + usize::from(ip.total_len)) {
         return Err(PassReason::Truncated);
     }
     Ok(ip)
@@ -175,12 +174,19 @@ fn packet_of(ip: IpHeader, offset: usize, is_v4: bool, kind: Kind) -> Packet {
         offset: offset as u8,
         is_v4,
         kind,
+        quic_head: 0,
+        quic_id: 0,
         fragment: ip.fragment,
     }
 }
 
 #[inline(always)]
-fn ip<I: Family, F: Frame + ?Sized>(frame: &F, offset: usize, is_v4: bool) -> Result<Packet, PassReason> {
+fn ip<I: Family, F: Frame + ?Sized>(
+    frame: &F,
+    offset: usize,
+    is_v4: bool,
+    features: Features,
+) -> Result<Packet, PassReason> {
     let ip = I::skip_extensions(frame, offset, whole_header::<I, F>(frame, offset)?)?;
     let kind = match ip.part {
         Part::Whole => Kind::Whole,
@@ -192,7 +198,10 @@ fn ip<I: Family, F: Frame + ?Sized>(frame: &F, offset: usize, is_v4: bool) -> Re
     if ip.protocol == I::ICMP {
         return icmp::<I, F>(frame, ip, packet);
     }
-    transport(frame, ip, packet)
+    if matches!(ip.protocol, protocol::IPV4 | protocol::IPV6) {
+        return Ok(Packet { kind: Kind::Tunnel, ..packet });
+    }
+    transport(frame, ip, packet, features)
 }
 
 /// The shortest transport header that a packet must have room for; bytes.
@@ -207,7 +216,12 @@ fn shortest(protocol: u8) -> Result<u16, PassReason> {
 }
 
 #[inline(always)]
-fn transport<F: Frame + ?Sized>(frame: &F, ip: IpHeader, packet: Packet) -> Result<Packet, PassReason> {
+fn transport<F: Frame + ?Sized>(
+    frame: &F,
+    ip: IpHeader,
+    packet: Packet,
+    features: Features,
+) -> Result<Packet, PassReason> {
     if ip.total_len - ip.header_len < shortest(ip.protocol)? {
         return Err(PassReason::Truncated);
     }
@@ -217,12 +231,34 @@ fn transport<F: Frame + ?Sized>(frame: &F, ip: IpHeader, packet: Packet) -> Resu
         protocol::TCP => frame.read(offset + TCP_FLAGS).ok_or(PassReason::Truncated)?,
         _ => 0,
     };
+    let (quic_head, quic_id) = if features.has(Features::QUIC) && ip.protocol == protocol::UDP {
+        quic_start(frame, offset + UDP_HEADER, usize::from(packet.offset) + usize::from(ip.total_len))
+    } else {
+        (0, 0)
+    };
     Ok(Packet {
         source_port: u16::from_be(ports.source),
         destination_port: u16::from_be(ports.destination),
         tcp_flags,
+        quic_head,
+        quic_id,
         ..packet
     })
+}
+
+/// Bytes of a UDP header.
+const UDP_HEADER: usize = 8;
+
+/// What of a datagram's payload may name a backend; zeros if it is shorter than any QUIC packet.
+#[inline(always)]
+fn quic_start<F: Frame + ?Sized>(frame: &F, offset: usize, end: usize) -> (u16, u64) {
+    if offset + 10 > end {
+        return (0, 0);
+    }
+    match (frame.read(offset), frame.read::<u64>(offset + 2)) {
+        (Some(head), Some(id)) => (head, id),
+        _ => (0, 0),
+    }
 }
 
 /// An echo request to the VIP, or an error about a packet that left it.

@@ -45,6 +45,29 @@ pub const fn flow_hash(
     mix(mix(hash, destination_low), destination_high)
 }
 
+/// Hash of a source, or a prefix of them, for one purpose. Never 0.
+#[inline(always)]
+pub const fn source_hash(seed: u64, source: &Addr, purpose: u32) -> u64 {
+    let [high, low] = source.words();
+    // The mark keeps them apart from flows, which have an address in this place.
+    mix(mix(mix(seed, high), low), purpose as u64 | 1 << 63) | 1
+}
+
+/// Hash of a flow that shares its slot with all others from the same source to the same VIP: the high half, which
+/// chooses the slot, is theirs, the low half its own.
+#[inline(always)]
+pub const fn affine_hash(seed: u64, source: &Addr, destination: &Addr, flow: u64) -> u64 {
+    let shared = flow_hash(seed, source, destination, 0, 0, 0);
+    shared & !0xffff_ffff | flow & 0xffff_ffff
+}
+
+/// The identity that all flows with the same high half of their hash share, see [`affine_hash`]. Never 0.
+#[inline(always)]
+pub const fn shared_identity(flow: u64) -> u64 {
+    let high = flow & !0xffff_ffff;
+    high | mix(high, !0) & 0xffff_ffff | 1
+}
+
 /// Hash of what the fragments of one packet have in common. Never 0.
 #[inline(always)]
 pub const fn fragment_hash(seed: u64, source: &Addr, destination: &Addr, protocol: u8, id: u32) -> u64 {

@@ -1,8 +1,10 @@
 //! Everything a decision may read or write: the seam between the pure decision and where its tables are kept.
 
 use crate::{
-    abi::{Backend, Config, Flow, IndexEntry, Note, Service, Slot},
-    track::{self, Question},
+    abi::{Backend, Config, Features, Flow, IndexEntry, Note, Service, Slot, Ticks, Window},
+    addr::Addr,
+    admit,
+    track::{self, PacketTraits, Question},
 };
 
 /// The tables of a balancer. The kernel program has them in BPF maps, the model in ordinary memory.
@@ -16,6 +18,12 @@ pub trait Tables {
 
     /// What holds for every packet. A copy, because the selector may change at any time.
     fn config(&self) -> Config;
+
+    /// What the configuration uses. In the kernel program a constant, by which the rest falls away.
+    fn features(&self) -> Features;
+
+    /// UDP port of GUE packets, host byte order.
+    fn gue_port(&self) -> u16;
 
     /// Entry `position` of copy `copy` of the service index.
     fn index_entry(&self, copy: u32, position: u32) -> Option<&IndexEntry>;
@@ -35,8 +43,23 @@ pub trait Tables {
     /// The bucket for flows with this hash.
     fn bucket(&self, hash: u32) -> Option<Self::Bucket<'_>>;
 
-    /// Whether one more flow may be remembered now; asking counts it.
-    fn may_remember(&self) -> bool;
+    /// The bucket for sources with this hash: whose flows have a limit, and when they may go on.
+    fn limiter(&self, hash: u32) -> Option<Self::Bucket<'_>>;
+
+    /// What a list of prefixes has for the longest that holds the address: see [`crate::abi::PrefixKey`].
+    fn prefix(&self, list: u32, address: Addr) -> Option<u32>;
+
+    /// Whether this may be done once more now; asking counts it.
+    fn may(&self, what: Window) -> bool;
+
+    /// Whether a source may use a service: [`admit::refusal`]. The kernel program makes a call of it.
+    #[inline(always)]
+    fn refusal(&self, service: u32, source: Addr, packet: PacketTraits, now: Ticks) -> u32
+    where
+        Self: Sized,
+    {
+        admit::refusal(self, service, source, packet, now)
+    }
 
     /// Where a flow goes that is remembered or is to be: [`track::remembered`]. The kernel program makes a call of it.
     #[inline(always)]

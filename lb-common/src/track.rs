@@ -11,10 +11,15 @@
 //!
 //! A flow that was seen but once may be displaced by any other, a confirmed one only after it was idle: so a flood of
 //! SYNs displaces nothing but SYNs. UDP has no mark of a beginning: it is tracked always, or goes to the slot's owner.
+//!
+//! Where a service wants the flows of one source together, the source is remembered beside its flows, and a new flow
+//! goes where the source's others are.
 
 use crate::{
-    abi::{Backend, Flow, Note, Service, Slot, Standing, Ticks, Tracking, WAYS},
+    abi::{Backend, Features, Flow, Note, Service, Slot, Standing, Ticks, Tracking, WAYS, Window},
+    opaque::{exceeds, larger, opaque, same},
     packet::{Kind, Packet},
+    select,
     tables::{FlowBucket, Tables},
 };
 
@@ -57,7 +62,7 @@ impl PacketTraits {
         self.0 & Self::TCP != 0
     }
 
-    const fn opens(self) -> bool {
+    pub(crate) const fn opens(self) -> bool {
         self.0 & Self::OPENS != 0
     }
 
@@ -85,7 +90,7 @@ pub fn backend_of<T: Tables>(
 }
 
 /// No backend's index. A number and not a `None`, whose payload would be undefined where the verifier wants to see all.
-const NOBODY: u32 = u32::MAX;
+pub(crate) const NOBODY: u32 = u32::MAX;
 
 /// An index that no table has: what a slot that names none of the pool's backends leads to.
 const ABSENT: u32 = u32::MAX - 1;
@@ -137,19 +142,35 @@ impl Best {
 
 #[inline(always)]
 fn best_place<B: FlowBucket>(bucket: &B, id: u64, idle: u32, now: Ticks) -> Best {
-    let mut best = 0;
+    let mut best = 0u64;
     for way in 0..WAYS {
         let flow = bucket.load(way);
-        let age = now.since(flow.seen());
-        let same = (flow.id == id) as u64 * Best::SAME;
-        let free = (flow.id == 0 || age > idle) as u64 * Best::IDLE;
-        let once = (!flow.is_confirmed()) as u64 * (Best::ONCE | (age as u64) << 2);
-        let rank = same | free | once | way as u64;
-        if rank > best {
-            best = rank;
-        }
+        let age = u64::from(now.since(flow.seen()));
+        let own = same(flow.id, id) * Best::SAME;
+        let free = (same(flow.id, 0) | exceeds(age, u64::from(idle))) * Best::IDLE;
+        let unconfirmed = opaque(u64::from(!flow.is_confirmed()));
+        let once = unconfirmed.wrapping_mul(Best::ONCE | age << 2);
+        let rank = own | free | once | way as u64;
+        best = larger(rank, best);
     }
     Best(best)
+}
+
+/// The backend of a remembered flow, if it takes this packet; [`NOBODY`] if not.
+#[inline(always)]
+fn backend_of_flow<T: Tables>(
+    tables: &T,
+    service: &Service,
+    flow: Flow,
+    idle: u32,
+    opens: bool,
+    now: Ticks,
+) -> u32 {
+    let backend = flow.backend();
+    let within = backend.wrapping_sub(service.backend_base) < service.backend_count;
+    let standing = standing(tables, backend);
+    let takes = standing.epoch() == flow.epoch() && standing.takes(opens);
+    if within && now.since(flow.seen()) <= idle && takes { backend } else { NOBODY }
 }
 
 /// Where a flow goes that is remembered or is to be: an index, or `u32::MAX` for nowhere.
@@ -166,16 +187,14 @@ pub fn remembered<T: Tables>(tables: &T, question: Question) -> u32 {
     let best = best_place(&bucket, id, idle, now);
     let flow = bucket.load(best.way());
     if flow.id == id {
-        let backend = flow.backend();
-        let within = backend.wrapping_sub(service.backend_base) < service.backend_count;
-        let standing = standing(tables, backend);
-        let age = now.since(flow.seen());
-        if within && age <= idle && standing.epoch() == flow.epoch() && standing.takes(opens) {
+        let backend = backend_of_flow(tables, service, flow, idle, opens, now);
+        if backend != NOBODY {
             // The second packet confirms a flow; a SYN sent again does not.
             let confirms = !flow.is_confirmed() && !opens;
-            if !packet.is_passive() && (confirms || age > REFRESH) {
+            if !packet.is_passive() && (confirms || now.since(flow.seen()) > REFRESH) {
                 let confirmed = flow.is_confirmed() || confirms;
                 bucket.update(best.way(), Flow::new(id, backend, flow.epoch(), confirmed, now));
+                remember_source(tables, service, id, backend, true, now);
             }
             return backend;
         }
@@ -186,7 +205,7 @@ pub fn remembered<T: Tables>(tables: &T, question: Question) -> u32 {
     } else if !best.is_free() {
         tables.note(Note::FlowsFull);
         false
-    } else if tables.may_remember() {
+    } else if tables.may(Window::Remember) {
         true
     } else {
         tables.note(Note::FlowsLimited);
@@ -201,12 +220,76 @@ pub fn remembered<T: Tables>(tables: &T, question: Question) -> u32 {
         if standing(tables, previous).takes(opens) {
             chosen = previous;
         }
+    } else if remembers {
+        let others = backend_of_source(tables, service, id, opens, now);
+        if others != NOBODY {
+            chosen = others;
+        }
     }
     if remembers && chosen < ABSENT {
         let epoch = standing(tables, chosen).epoch();
         bucket.replace(best.way(), Flow::new(id, chosen, epoch, false, now));
+        remember_source(tables, service, id, chosen, false, now);
     }
     chosen
+}
+
+/// Whether a service wants the flows of one source together.
+#[inline(always)]
+fn is_affine<T: Tables>(tables: &T, service: &Service) -> bool {
+    tables.features().has(Features::AFFINITY) && service.affinity != 0
+}
+
+/// After how many ticks without a packet a source is forgotten.
+#[inline(always)]
+const fn source_idle(service: &Service) -> u32 {
+    if service.tcp_idle > service.udp_idle { service.tcp_idle } else { service.udp_idle }
+}
+
+/// Where a source's other flows go, if the service wants them together and it is remembered; else [`NOBODY`].
+#[inline(always)]
+fn backend_of_source<T: Tables>(tables: &T, service: &Service, flow: u64, opens: bool, now: Ticks) -> u32 {
+    if !is_affine(tables, service) {
+        return NOBODY;
+    }
+    let id = select::shared_identity(flow);
+    let Some(bucket) = tables.bucket(id as u32) else { return NOBODY };
+    let idle = source_idle(service);
+    let known = bucket.load(best_place(&bucket, id, idle, now).way());
+    if known.id == id { backend_of_flow(tables, service, known, idle, opens, now) } else { NOBODY }
+}
+
+/// Remembers where a source's flows go, if the service wants them together. The first that is remembered counts, as
+/// long as the source is seen and the backend serves.
+#[inline(always)]
+fn remember_source<T: Tables>(
+    tables: &T,
+    service: &Service,
+    flow: u64,
+    backend: u32,
+    confirms: bool,
+    now: Ticks,
+) {
+    if !is_affine(tables, service) {
+        return;
+    }
+    let id = select::shared_identity(flow);
+    let Some(bucket) = tables.bucket(id as u32) else { return };
+    let idle = source_idle(service);
+    let best = best_place(&bucket, id, idle, now);
+    let known = bucket.load(best.way());
+    let mut keeps = backend;
+    if known.id == id {
+        let others = backend_of_flow(tables, service, known, idle, false, now);
+        if others != NOBODY {
+            keeps = others;
+        }
+    }
+    if best.is_free() {
+        let confirmed = confirms || known.id == id && known.is_confirmed();
+        let entry = Flow::new(id, keeps, standing(tables, keeps).epoch(), confirmed, now);
+        if known.id == id { bucket.update(best.way(), entry) } else { bucket.replace(best.way(), entry) }
+    }
 }
 
 /// Remembers where the first fragment of a packet went.
@@ -216,7 +299,7 @@ pub fn remember_fragment<T: Tables>(tables: &T, hash: u64, backend: u32, now: Ti
     let best = best_place(&bucket, hash, u32::MAX, now);
     if !best.is_free() {
         tables.note(Note::FlowsFull);
-    } else if tables.may_remember() {
+    } else if tables.may(Window::Remember) {
         let epoch = standing(tables, backend).epoch();
         bucket.replace(best.way(), Flow::new(hash, backend, epoch, false, now));
     } else {

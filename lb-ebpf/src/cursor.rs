@@ -1,23 +1,31 @@
 //! The only pointer arithmetic on packets. Every access is checked against the packet's end, which is what the
 //! verifier wants to see, directly before it.
 
-use core::marker::PhantomData;
-
-use aya_ebpf::programs::XdpContext;
-use lb_common::{parse::Frame, wire::pod::Pod};
+use aya_ebpf::{
+    helpers::generated::{bpf_csum_diff, bpf_xdp_get_buff_len},
+    programs::XdpContext,
+};
+use lb_common::{opaque::opaque, parse::Frame, wire::pod::Pod};
 
 /// The linear part of a frame, from its Ethernet header on. Stale as soon as the frame's head moves.
 pub struct Cursor<'c> {
     data: usize,
     end: usize,
-    context: PhantomData<&'c XdpContext>,
+    context: &'c XdpContext,
 }
 
 impl<'c> Cursor<'c> {
     /// The frame as it is now.
     #[inline(always)]
     pub fn new(ctx: &'c XdpContext) -> Self {
-        Self { data: ctx.data(), end: ctx.data_end(), context: PhantomData }
+        Self { data: ctx.data(), end: ctx.data_end(), context: ctx }
+    }
+
+    /// The frame from `offset` on. Accesses at known places behind an unknown offset go by this: the compiler would
+    /// compute each from another start than the one that was checked.
+    #[inline(always)]
+    pub fn behind(&self, offset: usize) -> Self {
+        Self { data: opaque((self.data + offset) as u64) as usize, ..*self }
     }
 
     /// The place of a value that lies within the packet.
@@ -32,6 +40,19 @@ impl<'c> Cursor<'c> {
             return None;
         }
         Some(start as *mut T)
+    }
+
+    /// The Internet checksum's sum over `N` bytes at `offset`, in the order of memory and not folded; `None` if the frame
+    /// ends before they do. `N` is a multiple of 4 and at most 512, which the helper's scratch space has.
+    #[inline(always)]
+    pub fn sum<const N: usize>(&self, offset: usize, seed: u32) -> Option<u32>
+    where
+        [u8; N]: Pod,
+    {
+        let place = self.at::<[u8; N]>(offset)?;
+        // SAFETY: `at` checked that the bytes lie within the packet.
+        let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, place.cast(), N as u32, seed) };
+        u32::try_from(sum).ok()
     }
 
     /// Writes a value at `offset`; `None` if the frame ends before it would.
@@ -55,7 +76,8 @@ impl Frame for Cursor<'_> {
     }
 
     #[inline(always)]
-    fn len(&self) -> usize {
-        self.end - self.data
+    fn reaches(&self, length: usize) -> bool {
+        // SAFETY: the context is the program's own.
+        self.data + length <= self.end || unsafe { bpf_xdp_get_buff_len(self.context.ctx) } >= length as u64
     }
 }

@@ -3,15 +3,15 @@
 
 use aya_ebpf::{bindings::xdp_action, helpers::bpf_xdp_adjust_head, programs::XdpContext};
 use lb_common::{
-    abi::{DropReason, Encap, Hop},
+    abi::{DropReason, Encap, Hop, Port},
     decide::Forward,
     encap,
     packet::Packet,
-    parse::{Frame, L3_OFFSET},
+    parse::Frame,
     wire::{ETHER_IPV4, ETHER_IPV6, ip, pod::Pod},
 };
 
-use crate::{cursor::Cursor, maps};
+use crate::{cursor::Cursor, link::Tags, maps};
 
 /// Where the `EtherType` of a frame is, or of its first VLAN tag.
 const ETHER_TYPE: usize = 12;
@@ -25,29 +25,40 @@ const HOP_LIMIT: usize = 7;
 /// # Errors
 /// Why it cannot be sent; the frame must be dropped.
 #[inline(always)]
-pub fn send(ctx: &XdpContext, packet: &Packet, forward: &Forward<'_>) -> Result<u32, DropReason> {
+pub fn send(
+    ctx: &XdpContext,
+    packet: &Packet,
+    offset: usize,
+    forward: &Forward<'_>,
+) -> Result<u32, DropReason> {
     let Forward { backend, standing, hop, hash, .. } = *forward;
     // First, so that a frame without a way out is counted with the bytes it came with.
-    let verdict = way_out(ctx, hop)?;
+    let port = maps::port(u32::from(hop.port()));
+    let verdict = way_out(ctx, hop, port)?;
     let frame = Cursor::new(ctx);
     // What was parsed is there: no access below fails but for want of headroom.
-    take_hop(&frame, packet).ok_or(DropReason::NoHeadroom)?;
-    match forward.encap {
-        Encap::L2 => address(&frame, hop).ok_or(DropReason::NoHeadroom)?,
-        Encap::Ip4 => push(ctx, packet, hop, ETHER_IPV4, encap::ip4(backend, standing, packet, hash))?,
-        Encap::Ip6 => push(ctx, packet, hop, ETHER_IPV6, encap::ip6(backend, standing, packet, hash))?,
-    }
+    take_hop(&frame.behind(offset), packet).ok_or(DropReason::NoHeadroom)?;
+    let head = Head { offset, hop, vlan: port.vlan };
+    let written = match forward.encap {
+        Encap::L2 if port.vlan == 0 => address(&frame, hop),
+        Encap::L2 => {
+            let ether_type = if packet.is_v4 { ETHER_IPV4 } else { ETHER_IPV6 };
+            head.replace(ctx, 0, ether_type).map(|_| ())
+        }
+        Encap::Ip4 => head.push(ctx, ETHER_IPV4, encap::ip4(backend, standing, packet, hash)),
+        Encap::Ip6 => head.push(ctx, ETHER_IPV6, encap::ip6(backend, standing, packet, hash)),
+    };
+    written.ok_or(DropReason::NoHeadroom)?;
     Ok(verdict)
 }
 
 #[inline(always)]
-fn take_hop(frame: &Cursor<'_>, packet: &Packet) -> Option<()> {
-    let offset = usize::from(packet.offset);
+fn take_hop(header: &Cursor<'_>, packet: &Packet) -> Option<()> {
     if packet.is_v4 {
-        let word: u32 = frame.read(offset + TTL_WORD)?;
-        frame.write(offset + TTL_WORD, ip::hop_v4(word))
+        let word: u32 = header.read(TTL_WORD)?;
+        header.write(TTL_WORD, ip::hop_v4(word))
     } else {
-        frame.write(offset + HOP_LIMIT, packet.ttl - 1)
+        header.write(HOP_LIMIT, packet.ttl - 1)
     }
 }
 
@@ -66,47 +77,43 @@ fn ethernet(frame: &Cursor<'_>, hop: Hop, ether_type: u16) -> Option<()> {
     frame.write(0, first)
 }
 
-/// Makes room before the IP header and writes new Ethernet and outer headers. VLAN tags stay before the outer one.
-#[inline(always)]
-fn push<H: Pod>(
-    ctx: &XdpContext,
-    packet: &Packet,
+/// What a frame is to have before its IP header.
+struct Head {
+    offset: usize,
     hop: Hop,
-    ether_type: u16,
-    outer: H,
-) -> Result<(), DropReason> {
-    let old = Cursor::new(ctx);
-    let offset = usize::from(packet.offset);
-    let tagged = offset > L3_OFFSET;
-    let tags: (u32, u32) = if tagged {
-        // Each tag as a word: its EtherType and its control information.
-        (old.read(ETHER_TYPE).unwrap_or(0), old.read(ETHER_TYPE + 4).unwrap_or(0))
-    } else {
-        (0, 0)
-    };
-    // SAFETY: the context is the program's own. All cursors made before are dead.
-    if unsafe { bpf_xdp_adjust_head(ctx.ctx, -(size_of::<H>() as i32)) } != 0 {
-        return Err(DropReason::NoHeadroom);
+    vlan: u32,
+}
+
+impl Head {
+    /// Makes room for an outer header before the IP header and writes it. VLAN tags stay before it.
+    #[inline(always)]
+    fn push<H: Pod>(&self, ctx: &XdpContext, ether_type: u16, outer: H) -> Option<()> {
+        let offset = self.replace(ctx, size_of::<H>(), ether_type)?;
+        Cursor::new(ctx).write(offset, outer)
     }
-    let frame = Cursor::new(ctx);
-    let written = if tagged {
-        ethernet(&frame, hop, tags.0 as u16)
-            .and_then(|()| frame.write(ETHER_TYPE, tags.0))
-            .and_then(|()| frame.write(ETHER_TYPE + 4, tags.1))
-            .and_then(|()| frame.write(offset - 2, ether_type))
-            .and_then(|()| frame.write(offset, outer))
-    } else {
-        ethernet(&frame, hop, ether_type).and_then(|()| frame.write(L3_OFFSET, outer))
-    };
-    written.ok_or(DropReason::NoHeadroom)
+
+    /// Makes room for so many bytes, writes all that stands before them, and returns where they begin.
+    #[inline(always)]
+    fn replace(&self, ctx: &XdpContext, room: usize, ether_type: u16) -> Option<usize> {
+        let old = Tags::read(&Cursor::new(ctx), self.offset)?;
+        let tags = if self.vlan == 0 { old } else { old.only(self.vlan) };
+        let room = room as i32 + tags.len() as i32 - old.len() as i32;
+        // SAFETY: the context is the program's own. All cursors made before are dead.
+        if unsafe { bpf_xdp_adjust_head(ctx.ctx, -room) } != 0 {
+            return None;
+        }
+        let frame = Cursor::new(ctx);
+        ethernet(&frame, self.hop, ether_type)?;
+        tags.write(&frame, ether_type)
+    }
 }
 
 /// Back out of the interface it came in by, or over to another one.
 #[inline(always)]
-fn way_out(ctx: &XdpContext, hop: Hop) -> Result<u32, DropReason> {
-    let port = u32::from(hop.port());
-    if maps::port(port) == ctx.ingress_ifindex() as u32 {
-        return Ok(xdp_action::XDP_TX);
+fn way_out(ctx: &XdpContext, hop: Hop, port: Port) -> Result<u32, DropReason> {
+    if port.ifindex == ctx.ingress_ifindex() as u32 {
+        // Not known to the verifier: what follows is the same for every way out.
+        return Ok(xdp_action::XDP_TX | maps::zero());
     }
-    maps::redirect(port).ok_or(DropReason::NoPort)
+    maps::redirect(u32::from(hop.port())).ok_or(DropReason::NoPort)
 }

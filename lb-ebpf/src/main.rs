@@ -9,6 +9,7 @@
 mod cursor;
 mod forward;
 mod icmp;
+mod link;
 mod maps;
 mod probe;
 mod report;
@@ -20,71 +21,103 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use lb_common::{
-    abi::{DropReason, Note, PassReason, Reason, Ticks},
-    decide::{Decision, decide},
-    packet::Packet,
-    parse::{Stop, parse, parse_common},
+    abi::{DropReason, Note, PassReason, Reason, Stage, Ticks},
+    decide::{Decided, Decision, decide},
+    packet::{Kind, Packet},
+    parse::{L3_OFFSET, Stop, parse, parse_common},
 };
 
-use crate::{cursor::Cursor, maps::Maps};
+use crate::{
+    cursor::Cursor,
+    maps::{Handed, Maps},
+    report::Outcome,
+};
 
-/// Balances the packets of services; passes everything else on. What is rare goes to [`lb_rare`], so that the common
-/// packet pays nothing for it and the verifier looks at each alone.
-#[xdp]
+/// Balances the packets of services; passes everything else on. What is rare goes to the programs behind it, so that
+/// the common packet pays nothing for it and the verifier looks at each alone.
+#[xdp(frags)]
 pub fn lb(ctx: XdpContext) -> u32 {
-    match parse_common(&Cursor::new(&ctx)) {
-        Ok(packet) => balance(&ctx, &packet),
+    match parse_common(&Cursor::new(&ctx), maps::features()) {
+        // Where the header begins is known here, and accesses are cheaper for it.
+        Ok(packet) => balance(&ctx, &packet.blurred(maps::zero()), L3_OFFSET),
         Err(Stop::Pass(reason)) => pass(&ctx, reason),
         Err(Stop::Rare) => {
-            maps::go_on_with_rare(&ctx);
+            maps::go_on(&ctx, Stage::Rare);
             // Only if the daemon did not put it there.
             pass(&ctx, PassReason::NoRareProgram)
         }
     }
 }
 
-/// Balances packets of every kind: [`lb`] hands over those with VLAN tags or extension headers, fragments and ICMP.
-#[xdp]
+/// Reads packets of every kind: [`lb`] hands over those with VLAN tags or extension headers, fragments and ICMP.
+#[xdp(frags)]
 pub fn lb_rare(ctx: XdpContext) -> u32 {
-    match parse(&Cursor::new(&ctx)) {
-        Ok(packet) => balance(&ctx, &packet),
+    match parse(&Cursor::new(&ctx), maps::features()) {
+        Ok(packet) => {
+            maps::hand_over(&ctx, Stage::Parsed, Handed::new(packet));
+            pass(&ctx, PassReason::NoRareProgram)
+        }
         Err(reason) => pass(&ctx, reason),
     }
 }
 
+/// Balances the packets that [`lb_rare`] has read. What that found out is nothing the verifier knows here.
+#[xdp(frags)]
+pub fn lb_parsed(ctx: XdpContext) -> u32 {
+    match maps::handed(Stage::Parsed) {
+        Some(Handed { packet, .. }) => balance(&ctx, packet, usize::from(packet.offset)),
+        None => pass(&ctx, PassReason::NoRareProgram),
+    }
+}
+
+/// Answers what the balancer answers itself: echo requests, and packets that do not fit their tunnel.
+#[xdp(frags)]
+pub fn lb_answer(ctx: XdpContext) -> u32 {
+    let Some(handed) = maps::handed(Stage::Answer) else { return pass(&ctx, PassReason::NoRareProgram) };
+    let Handed { packet, service, reasons, room } = *handed;
+    let outcome = if packet.kind == Kind::EchoRequest {
+        match icmp::reply_to_echo(&Cursor::new(&ctx), &packet) {
+            Some(()) => Outcome::answered(Note::EchoAnswered),
+            None => Outcome::passed(PassReason::OtherProtocol),
+        }
+    } else {
+        match icmp::tell_what_fits(&ctx, &packet, room) {
+            Some(()) => Outcome::answered(Note::TooBigAnswered),
+            None => Outcome::dropped(DropReason::TooBig),
+        }
+    };
+    report::outcome(&ctx, &packet, service, reasons, &outcome);
+    outcome.verdict
+}
+
+/// A frame that none of a service's packets was found in.
 #[inline(always)]
 fn pass(ctx: &XdpContext, reason: PassReason) -> u32 {
-    report::reason(ctx, Reason::Pass(reason));
+    report::unparsed(ctx, Reason::Pass(reason));
     xdp_action::XDP_PASS
 }
 
 #[inline(always)]
-fn drop(ctx: &XdpContext, reason: DropReason) -> u32 {
-    report::reason(ctx, Reason::Drop(reason));
-    xdp_action::XDP_DROP
-}
-
-#[inline(always)]
-fn balance(ctx: &XdpContext, packet: &Packet) -> u32 {
-    match decide(&Maps, packet, Ticks::new(maps::jiffies())) {
-        Decision::Forward(forward) => match forward::send(ctx, packet, &forward) {
-            Ok(verdict) => {
-                report::forwarded(ctx, packet, &forward);
-                verdict
-            }
-            Err(reason) => drop(ctx, reason),
+fn balance(ctx: &XdpContext, packet: &Packet, offset: usize) -> u32 {
+    let Decided { decision, service, reasons } = decide(&Maps, packet, Ticks::new(maps::jiffies()));
+    let outcome = match decision {
+        Decision::Forward(forward) => match forward::send(ctx, packet, offset, &forward) {
+            Ok(verdict) => Outcome::forwarded(verdict, &forward),
+            Err(reason) => Outcome::dropped(reason),
         },
-        Decision::Echo => match icmp::reply_to_echo(&Cursor::new(ctx), packet) {
-            Some(()) => {
-                report::noted(packet, Note::EchoAnswered);
-                xdp_action::XDP_TX
-            }
-            None => pass(ctx, PassReason::OtherProtocol),
-        },
-        Decision::TooBig { room: _ } => drop(ctx, DropReason::TooBig),
-        Decision::Pass(reason) => pass(ctx, reason),
-        Decision::Drop(reason) => drop(ctx, reason),
-    }
+        Decision::Echo => {
+            maps::hand_over(ctx, Stage::Answer, Handed { packet: *packet, service, reasons, room: 0 });
+            Outcome::passed(PassReason::NoRareProgram)
+        }
+        Decision::TooBig { room } => {
+            maps::hand_over(ctx, Stage::Answer, Handed { packet: *packet, service, reasons, room });
+            Outcome::passed(PassReason::NoRareProgram)
+        }
+        Decision::Pass(reason) => Outcome::passed(reason),
+        Decision::Drop(reason) => Outcome::dropped(reason),
+    };
+    report::outcome(ctx, packet, service, reasons, &outcome);
+    outcome.verdict
 }
 
 /// Tells the time flows are remembered by: what the daemon runs to read the same clock. Never attached.
@@ -94,13 +127,13 @@ pub fn lb_clock(_ctx: XdpContext) -> u32 {
 }
 
 /// Passes everything: what a veth peer needs to receive native `XDP_TX`.
-#[xdp]
+#[xdp(frags)]
 pub fn lb_pass(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
 /// On a backend: strips the outer header of tunnelled packets.
-#[xdp]
+#[xdp(frags)]
 pub fn lb_decap(ctx: XdpContext) -> u32 {
     match server::decapsulate(&ctx) {
         Ok(()) => xdp_action::XDP_PASS,

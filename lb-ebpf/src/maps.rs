@@ -3,17 +3,22 @@
 
 use aya_ebpf::{
     Global,
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     helpers::{bpf_get_smp_processor_id, generated::bpf_jiffies64},
     macros::map,
-    maps::{Array, DevMap, ProgramArray},
+    maps::{Array, DevMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key},
     programs::XdpContext,
 };
 use lb_common::{
     abi::{
-        Backend, Bucket, Config, Counter, Flow, IndexEntry, Limits, MAX_PORTS, Note, Reason, SLOTS_PER_LINE,
-        Service, Slot, SlotLine, Ticks, WAYS,
+        ANSWERS, Backend, Bucket, Config, Counter, EVENT_BYTES, Event, Features, Flow, IndexEntry, Limits,
+        MAX_PORTS, Note, Port, PrefixKey, Reason, SLOTS_PER_LINE, Service, Slot, SlotLine, Stage, Ticks,
+        WAYS, Window,
     },
+    addr::Addr,
+    admit,
+    decide::Decided,
+    packet::Packet,
     tables::{FlowBucket, Tables},
     track::{self, PacketTraits, Question},
 };
@@ -36,15 +41,24 @@ static lb_flows: Array<Bucket> = Array::with_max_entries(Limits::DEFAULT.flow_bu
 #[map]
 static lb_backends: Array<Backend> = Array::with_max_entries(Limits::DEFAULT.backends, BPF_F_MMAPABLE);
 #[map]
-static lb_ports: Array<u32> = Array::with_max_entries(MAX_PORTS, BPF_F_MMAPABLE);
+static lb_ports: Array<Port> = Array::with_max_entries(MAX_PORTS, BPF_F_MMAPABLE);
 #[map]
 static lb_counters: Array<Counter> = Array::with_max_entries(Limits::DEFAULT.counters, BPF_F_MMAPABLE);
 #[map]
 static lb_reasons: Array<Counter> = Array::with_max_entries(Reason::COUNT, BPF_F_MMAPABLE);
 #[map]
+static lb_limiters: Array<Bucket> = Array::with_max_entries(Limits::DEFAULT.limiters, BPF_F_MMAPABLE);
+#[map]
+static lb_prefixes: LpmTrie<[u32; 5], u32> =
+    LpmTrie::with_max_entries(Limits::DEFAULT.prefixes, BPF_F_NO_PREALLOC);
+#[map]
+static lb_events: RingBuf = RingBuf::with_byte_size(EVENT_BYTES, 0);
+#[map]
 static lb_devices: DevMap = DevMap::with_max_entries(MAX_PORTS, 0);
 #[map]
-static lb_programs: ProgramArray = ProgramArray::with_max_entries(1, 0);
+static lb_programs: ProgramArray = ProgramArray::with_max_entries(Stage::COUNT, 0);
+#[map]
+static lb_handed: PerCpuArray<Handed> = PerCpuArray::with_max_entries(Stage::COUNT, 0);
 #[map]
 static lb_budgets: Array<Budget> = Array::with_max_entries(1, 0);
 
@@ -53,16 +67,25 @@ static INDEX_ENTRIES: Global<u32> = Global::new(Limits::DEFAULT.index);
 #[unsafe(no_mangle)]
 static COUNTERS_PER_CPU: Global<u32> = Global::new(Limits::DEFAULT.counters);
 
+/// What the configuration uses: the verifier removes the rest.
+#[unsafe(no_mangle)]
+static FEATURES: Global<u32> = Global::new(Features::ALL.0);
+#[unsafe(no_mangle)]
+static LIMITER_MASK: Global<u32> = Global::new(Limits::DEFAULT.limiters - 1);
 #[unsafe(no_mangle)]
 static FLOW_MASK: Global<u32> = Global::new(Limits::DEFAULT.flow_buckets - 1);
 /// How many flows a CPU may remember in one tick.
 #[unsafe(no_mangle)]
 static FLOWS_PER_TICK: Global<u32> = Global::new(1000);
+#[unsafe(no_mangle)]
+static DROP_EVENTS: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static FLOW_EVENTS: Global<u32> = Global::new(0);
 
-/// How many flows a CPU has remembered in the present tick; a cache line of its own.
+/// What a CPU has done in the present windows; a cache line for each.
 #[repr(C, align(64))]
 pub struct Budget {
-    tick: u64,
+    window: u64,
     used: u32,
 }
 
@@ -87,12 +110,36 @@ impl Tables for Maps {
                     selector: (&raw const (*config).selector).read_volatile(),
                     seed: (&raw const (*config).seed).read_volatile(),
                     fragment_idle: (&raw const (*config).fragment_idle).read_volatile(),
-                    features: (&raw const (*config).features).read_volatile(),
-                    reserved: 0,
+                    zero: 0,
+                    gue_port: 0,
                 }
             },
             None => Config::default(),
         }
+    }
+
+    #[inline(always)]
+    fn features(&self) -> Features {
+        features()
+    }
+
+    #[inline(always)]
+    fn gue_port(&self) -> u16 {
+        // SAFETY: as above.
+        lb_config
+            .get_ptr(0)
+            .map_or(0, |config| unsafe { (&raw const (*config).gue_port).read_volatile() } as u16)
+    }
+
+    #[inline(always)]
+    fn limiter(&self, hash: u32) -> Option<MapBucket> {
+        lb_limiters.get_ptr_mut(hash & LIMITER_MASK.load()).map(MapBucket)
+    }
+
+    #[inline(always)]
+    fn prefix(&self, list: u32, address: Addr) -> Option<u32> {
+        let PrefixKey { bits, list, address: [a, b, c, d] } = PrefixKey::of(list, address);
+        lb_prefixes.get(Key::new(bits, [list, a, b, c, d])).copied()
     }
 
     #[inline(always)]
@@ -128,18 +175,30 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn may_remember(&self) -> bool {
-        let Some(budget) = lb_budgets.get_ptr_mut(cpu()) else { return false };
-        let now = jiffies();
+    fn may(&self, what: Window) -> bool {
+        let most = match what {
+            Window::Remember => FLOWS_PER_TICK.load(),
+            Window::Answer => ANSWERS,
+            Window::DropEvents => DROP_EVENTS.load(),
+            Window::FlowEvents => FLOW_EVENTS.load(),
+        };
+        let Some(budget) = lb_budgets.get_ptr_mut(cpu() * Window::COUNT + what as u32) else { return false };
+        let now = jiffies() >> what.bits();
         // SAFETY: the element lives as long as the program, and only this CPU writes it.
         unsafe {
-            if (*budget).tick != now {
-                (*budget).tick = now;
+            if (*budget).window != now {
+                (*budget).window = now;
                 (*budget).used = 0;
             }
             (*budget).used += 1;
-            (*budget).used <= FLOWS_PER_TICK.load()
+            (*budget).used <= most
         }
+    }
+
+    #[inline(always)]
+    fn refusal(&self, service: u32, source: Addr, packet: PacketTraits, now: Ticks) -> u32 {
+        let [high, low] = source.words();
+        lb_refusal(high, low, service, packet.0, now.to_bits())
     }
 
     #[inline(always)]
@@ -150,7 +209,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn note(&self, note: Note) {
-        count_reason(Reason::Note(note), 0);
+        count_reason(Reason::Note(note).counter(), 0);
     }
 }
 
@@ -161,6 +220,27 @@ impl Tables for Maps {
 pub extern "C" fn lb_remembered(flow: u64, service: u32, place: u32, packet: u32, now: u32) -> u32 {
     let (packet, now) = (PacketTraits(packet), Ticks::from_bits(now));
     track::remembered(&Maps, Question { service, place, flow, packet, now })
+}
+
+/// [`admit::refusal`] behind a call, for the same reason: only packets of services with a list or limits make it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_refusal(source_high: u64, source_low: u64, service: u32, packet: u32, now: u32) -> u32 {
+    let source = Addr::from_words([source_high, source_low]);
+    admit::refusal(&Maps, service, source, PacketTraits(packet), Ticks::from_bits(now))
+}
+
+/// What the configuration uses.
+#[inline(always)]
+pub fn features() -> Features {
+    Features(FEATURES.load())
+}
+
+/// A zero that the verifier does not know: see [`lb_common::packet::Packet::blurred`].
+#[inline(always)]
+pub fn zero() -> u32 {
+    // SAFETY: the map has one element, which lives as long as the program.
+    lb_config.get_ptr(0).map_or(0, |config| unsafe { (&raw const (*config).zero).read_volatile() })
 }
 
 #[inline(always)]
@@ -214,17 +294,56 @@ impl FlowBucket for MapBucket {
     }
 }
 
-/// Hands the packet over to the program for rare ones. Returns only if there is none.
+/// Hands the packet over to another program. Returns only if there is none.
 #[inline(always)]
-pub fn go_on_with_rare(ctx: &XdpContext) {
+pub fn go_on(ctx: &XdpContext, stage: Stage) {
     // SAFETY: the array holds nothing but XDP programs.
-    unsafe { lb_programs.tail_call(ctx, 0) };
+    unsafe { lb_programs.tail_call(ctx, stage as u32) };
 }
 
-/// Interface index of a port; 0 if there is none.
+/// What one program hands over to the next. It stays on this CPU, where no other packet comes between.
+#[derive(Clone, Copy)]
+pub struct Handed {
+    /// The packet.
+    pub packet: Packet,
+    /// See [`Decided::service`].
+    pub service: u32,
+    /// See [`Decided::reasons`].
+    pub reasons: u32,
+    /// See [`lb_common::decide::Decision::TooBig`].
+    pub room: u16,
+}
+
+impl Handed {
+    /// A packet that nothing is decided about.
+    #[inline(always)]
+    pub const fn new(packet: Packet) -> Self {
+        Self { packet, service: Decided::NOBODY, reasons: Decided::NOBODY, room: 0 }
+    }
+}
+
+/// What was handed over to the program of this stage: every packet that comes there has it.
 #[inline(always)]
-pub fn port(number: u32) -> u32 {
-    lb_ports.get(number).copied().unwrap_or(0)
+pub fn handed<'t>(stage: Stage) -> Option<&'t Handed> {
+    // SAFETY: the element lives as long as the program. Only this CPU uses it, and the program before wrote it whole.
+    lb_handed.get_ptr(stage as u32).map(|handed| unsafe { &*handed })
+}
+
+/// Hands a packet over to the program of another stage. Returns only if there is none.
+#[inline(always)]
+pub fn hand_over(ctx: &XdpContext, stage: Stage, what: Handed) {
+    if let Some(handed) = lb_handed.get_ptr_mut(stage as u32) {
+        // SAFETY: the element lives as long as the program. Only this CPU uses it, and nobody reads it now: each stage
+        // has its own.
+        unsafe { handed.write(what) };
+        go_on(ctx, stage);
+    }
+}
+
+/// A port; an interface index of 0 if there is none.
+#[inline(always)]
+pub fn port(number: u32) -> Port {
+    lb_ports.get(number).copied().unwrap_or_default()
 }
 
 /// Sends the frame out of a port. The verdict is `XDP_REDIRECT`; `None` if the port has no device.
@@ -241,8 +360,15 @@ pub fn count(counter: u32, bytes: u64) {
 
 /// Adds one packet to a reason's counter.
 #[inline(always)]
-pub fn count_reason(reason: Reason, bytes: u64) {
-    add(lb_reasons.get_ptr_mut(cpu() * Reason::COUNT + reason.counter()), bytes);
+pub fn count_reason(reason: u32, bytes: u64) {
+    add(lb_reasons.get_ptr_mut(cpu() * Reason::COUNT + (reason & (Reason::COUNT - 1))), bytes);
+}
+
+/// Tells the daemon of a packet; if it does not listen fast enough, the event is lost.
+#[inline(always)]
+pub fn tell(event: &Event) {
+    // An error is a full buffer.
+    let _lost = lb_events.output::<Event>(event, 0);
 }
 
 #[inline(always)]

@@ -5,15 +5,15 @@ use aya_ebpf::{
     bindings::{
         BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
-    helpers::bpf_redirect,
+    helpers::{bpf_redirect, bpf_skb_vlan_push},
     programs::TcContext,
 };
 use lb_common::{
-    abi::{Encap, Hop, PROBE_MARK, PROBE_MARK_MASK},
-    encap,
+    abi::{Encap, Features, Hop, PROBE_MARK, PROBE_MARK_MASK, Port},
+    encap::{self, VLAN_ID},
     parse::{Frame, L3_OFFSET, parse},
     tables::Tables,
-    wire::{ETHER_IPV4, ETHER_IPV6, pod::Pod},
+    wire::{ETHER_IPV4, ETHER_IPV6, ETHER_VLAN, pod::Pod},
 };
 use network_types::eth::EthHdr;
 
@@ -41,8 +41,8 @@ impl Frame for Skb<'_> {
     }
 
     #[inline(always)]
-    fn len(&self) -> usize {
-        self.0.len() as usize
+    fn reaches(&self, length: usize) -> bool {
+        self.0.len() as usize >= length
     }
 }
 
@@ -56,7 +56,12 @@ pub fn steer(ctx: &mut TcContext) -> Steered {
     }
     match rewrite(ctx, mark & !PROBE_MARK_MASK) {
         Some(hop) => {
-            let out = maps::port(u32::from(hop.port()));
+            let Port { ifindex: out, vlan } = maps::port(u32::from(hop.port()));
+            // SAFETY: the context is the program's own.
+            if vlan != 0 && unsafe { bpf_skb_vlan_push(ctx.skb.skb, ETHER_VLAN, vlan as u16 & VLAN_ID) } != 0
+            {
+                return Steered::Lost;
+            }
             // The mark has done its work; left on, it would be steered again on the interface it goes to.
             ctx.set_mark(0);
             if out == ifindex {
@@ -78,7 +83,7 @@ fn rewrite(ctx: &TcContext, index: u32) -> Option<Hop> {
     let standing = backend.standing();
     let encap = standing.encap()?;
     let hop = backend.hop();
-    let packet = parse(&Skb(ctx)).ok()?;
+    let packet = parse(&Skb(ctx), Features::NONE).ok()?;
     // Any hash will do: each backend keeps to one outer source for its probes.
     let hash = u64::from(index);
     match encap {

@@ -1,40 +1,119 @@
-//! Tells what was done: counters always, log lines at debug level only.
+//! Tells what was done: counters always, events where the configuration wants them, log lines at debug level only.
 //!
-//! The log statements hang on a read-only global: unless the daemon sets it, the verifier removes them and the
-//! packet path does not pay for them.
+//! The log statements hang on a read-only global, as the events do: unless the daemon sets it, the verifier removes
+//! them and the packet path does not pay for them.
 
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use aya_log_ebpf::debug;
 use lb_common::{
-    abi::{Note, Reason},
-    decide::Forward,
+    abi::{DropReason, Event, Features, Note, PassReason, Reason, Window},
+    decide::{Decided, Forward},
     packet::Packet,
+    tables::Tables as _,
 };
 
-use crate::maps;
+use crate::maps::{self, Maps};
 
-/// Counts a packet that was sent on.
+/// What became of a packet.
+///
+/// Numbers and not an `Option` or two, whose payload would be undefined where the verifier wants to see all.
+pub struct Outcome {
+    /// The XDP verdict.
+    pub verdict: u32,
+    /// [`Reason::counter`], or [`Event::NONE`] for a packet that was forwarded to a service's backend.
+    reason: u32,
+    /// The counter of a forwarded packet, or [`Event::NONE`].
+    counter: u32,
+    /// Index of the backend, or [`Event::NONE`].
+    backend: u32,
+}
+
+impl Outcome {
+    /// It goes to a backend.
+    #[inline(always)]
+    pub fn forwarded(verdict: u32, forward: &Forward<'_>) -> Self {
+        let (reason, counter) = match forward.counter {
+            Some(counter) => (Event::NONE, counter),
+            None => (Reason::Note(Note::LaterFragment).counter(), Event::NONE),
+        };
+        Self { verdict, reason, counter, backend: forward.index }
+    }
+
+    /// The balancer answered it.
+    #[inline(always)]
+    pub fn answered(note: Note) -> Self {
+        Self::without_backend(xdp_action::XDP_TX, Reason::Note(note))
+    }
+
+    /// The kernel's own stack gets it.
+    #[inline(always)]
+    pub fn passed(reason: PassReason) -> Self {
+        Self::without_backend(xdp_action::XDP_PASS, Reason::Pass(reason))
+    }
+
+    /// It is gone.
+    #[inline(always)]
+    pub fn dropped(reason: DropReason) -> Self {
+        Self::without_backend(xdp_action::XDP_DROP, Reason::Drop(reason))
+    }
+
+    #[inline(always)]
+    fn without_backend(verdict: u32, reason: Reason) -> Self {
+        Self { verdict, reason: reason.counter(), counter: Event::NONE, backend: Event::NONE }
+    }
+}
+
+/// Tells what became of a packet.
 #[inline(always)]
-pub fn forwarded(ctx: &XdpContext, packet: &Packet, forward: &Forward<'_>) {
+pub fn outcome(ctx: &XdpContext, packet: &Packet, service: u32, reasons: u32, outcome: &Outcome) {
     let bytes = u64::from(packet.length);
-    match forward.counter {
-        Some(counter) => maps::count(counter, bytes),
-        None => noted(packet, Note::LaterFragment),
+    if outcome.counter != Event::NONE {
+        maps::count(outcome.counter, bytes);
+    } else if outcome.reason >= Reason::FIRST_OF_SERVICE && reasons != Decided::NOBODY {
+        maps::count(reasons + (outcome.reason - Reason::FIRST_OF_SERVICE), bytes);
+    } else if outcome.verdict == xdp_action::XDP_PASS {
+        maps::count_reason(outcome.reason, frame_length(ctx));
+    } else {
+        maps::count_reason(outcome.reason, bytes);
     }
-    debug!(ctx, "forwarded port {} -> backend {}", packet.source_port, forward.index);
+    if maps::features().has(Features::EVENTS) {
+        let window =
+            if outcome.verdict == xdp_action::XDP_DROP { Window::DropEvents } else { Window::FlowEvents };
+        if outcome.verdict != xdp_action::XDP_PASS && Maps.may(window) {
+            maps::tell(&event(ctx, packet, service, outcome));
+        }
+    }
+    debug!(ctx, "port {}: verdict {}, reason {}", packet.source_port, outcome.verdict, outcome.reason);
 }
 
-/// Counts a packet that was dealt with in a way of its own.
 #[inline(always)]
-pub fn noted(packet: &Packet, note: Note) {
-    maps::count_reason(Reason::Note(note), u64::from(packet.length));
+fn event(ctx: &XdpContext, packet: &Packet, service: u32, outcome: &Outcome) -> Event {
+    Event {
+        source: packet.source,
+        destination: packet.destination,
+        source_port: packet.source_port,
+        destination_port: packet.destination_port,
+        protocol: packet.protocol,
+        tcp_flags: packet.tcp_flags,
+        kind: packet.kind as u8,
+        verdict: outcome.verdict as u8,
+        reason: outcome.reason,
+        service,
+        backend: outcome.backend,
+        ingress: ctx.ingress_ifindex() as u32,
+        length: u32::from(packet.length),
+        stage: 0,
+    }
 }
 
-/// Counts a packet that was passed or dropped, and why.
+/// Counts a frame that was passed before anything was known of it.
 #[inline(always)]
-pub fn reason(ctx: &XdpContext, reason: Reason) {
-    maps::count_reason(reason, (ctx.data_end() - ctx.data()) as u64);
-    if let Reason::Drop(_) = reason {
-        debug!(ctx, "dropped: reason {}", reason.counter());
-    }
+pub fn unparsed(ctx: &XdpContext, reason: Reason) {
+    maps::count_reason(reason.counter(), frame_length(ctx));
+}
+
+/// Of a frame in many buffers that of the first.
+#[inline(always)]
+fn frame_length(ctx: &XdpContext) -> u64 {
+    (ctx.data_end() - ctx.data()) as u64
 }

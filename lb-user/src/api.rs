@@ -471,6 +471,8 @@ pub struct ServiceStats {
     pub traffic: Traffic,
     /// By backend.
     pub backends: Vec<BackendStats>,
+    /// Packets not sent to a backend, by reason; only those that happened.
+    pub reasons: Vec<ReasonStats>,
 }
 
 /// Traffic of a backend within a service.

@@ -42,8 +42,17 @@ use crate::{
 /// How long a failed plan waits before it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Who owns a counter: a service and a backend of its pool.
-type CounterOwner = (Name, Name);
+/// Who owns a counter: a service, and what it counts there.
+type CounterOwner = (Name, Counted);
+
+/// What a service counts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Counted {
+    /// What it sends to a backend of its pool.
+    Backend(Name),
+    /// What it does not, by [`Reason::counter`].
+    Reason(u32),
+}
 
 /// All state of the daemon.
 pub struct Controller {
@@ -225,8 +234,10 @@ impl Controller {
         let desired = config::parse(text).map_err(|errors| {
             errors.report(&self.config.path).lines().map(str::to_owned).collect::<Vec<_>>()
         })?;
-        let layout = self.layout.placed(&self.target(&desired)).map_err(|full| vec![full.to_string()])?;
-        plan::index(&layout, self.installed.limits.index).map_err(|error| vec![error.to_string()])?;
+        let target = self.target(&desired);
+        let layout = self.layout.placed(&target).map_err(|full| vec![full.to_string()])?;
+        plan::index(&layout, &target, self.installed.limits.index)
+            .map_err(|error| vec![error.to_string()])?;
         Ok(desired)
     }
 
@@ -396,7 +407,12 @@ impl Controller {
             for backend in &wanted.backends {
                 let Some(&number) = pool.numbers.get(&self.identity_of(backend)) else { continue };
                 let place = service.record.counter_base as usize + usize::from(number);
-                owners.insert(place, (name.clone(), backend.name.clone()));
+                owners.insert(place, (name.clone(), Counted::Backend(backend.name.clone())));
+            }
+            for reason in Reason::all() {
+                let Some(number) = reason.of_service() else { continue };
+                let place = (service.record.reason_base() + number) as usize;
+                owners.insert(place, (name.clone(), Counted::Reason(reason.counter())));
             }
         }
         owners
@@ -415,9 +431,4 @@ fn describe(kind: &CheckKind, target: Option<SocketAddr>) -> String {
         CheckKind::Tcp => format!("tcp {target}"),
         CheckKind::Http { path, expect, .. } => format!("http {target} GET {path} -> {expect}"),
     }
-}
-
-/// Every reason and its traffic, those first that passed.
-fn reasons(meter: &Meter<usize>) -> impl Iterator<Item = (Reason, crate::model::traffic::Traffic)> {
-    Reason::all().map(|reason| (reason, meter.of(&(reason.counter() as usize))))
 }

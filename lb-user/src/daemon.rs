@@ -21,7 +21,7 @@ use std::{
 };
 
 use anyhow::Context;
-use lb_common::abi::Limits;
+use lb_common::abi::{Features, Limits, Service};
 use tokio::{
     select,
     signal::unix::{SignalKind, signal},
@@ -78,6 +78,7 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
     let _pins = pins::claim(&args.pins)?;
     let options = LoadOptions {
         limits: limits_for(&desired),
+        features: Features::NONE,
         log_packets: tracing::enabled!(target: PACKET_LOG, tracing::Level::DEBUG),
         pins: args.pins.clone(),
     };
@@ -120,16 +121,17 @@ fn limits_for(desired: &Desired) -> Limits {
         .sum::<u64>();
     let backends_of =
         |pool| desired.pool(pool).map_or(0, |pool| u64::from(layout::capacity_for(pool.backends.len())));
+    let counters_of = |pool| backends_of(pool) + u64::from(Service::counters(0));
     Limits {
         index: room(3 * keys, default.index),
         services: room(desired.services.len() as u64, default.services),
         slots: room(desired.pools.iter().map(|pool| u64::from(pool.slots)).sum(), default.slots),
         backends: room(desired.pools.iter().map(|pool| backends_of(&pool.name)).sum(), default.backends),
         counters: room(
-            desired.services.iter().map(|service| backends_of(&service.pool)).sum(),
+            desired.services.iter().map(|service| counters_of(&service.pool)).sum(),
             default.counters,
         ),
-        flow_buckets: default.flow_buckets,
+        ..default
     }
 }
 

@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
-use lb_common::abi::{Counter, Flow, Limits, Reason, name};
+use lb_common::abi::{Counter, Features, Flow, Limits, Reason, name};
 use lb_user::{
     edge::kernel::{Kernel, LoadOptions},
     model::{
@@ -41,8 +41,16 @@ pub const EGRESS: u32 = 2;
 pub const THIRD: u32 = 3;
 
 /// Sizes of the tables: small, so that they are quickly read back whole.
-pub const LIMITS: Limits =
-    Limits { index: 512, services: 64, slots: 4096, backends: 512, counters: 2048, flow_buckets: 256 };
+pub const LIMITS: Limits = Limits {
+    index: 512,
+    services: 64,
+    slots: 4096,
+    backends: 4096,
+    counters: 8192,
+    flow_buckets: 256,
+    limiters: 64,
+    prefixes: 1 << 12,
+};
 
 /// The longest frame that a test may send: what fits a page beside headroom and tail.
 pub const LONGEST: usize = 3400;
@@ -137,13 +145,18 @@ impl Rig {
     /// # Errors
     /// What the kernel edge says.
     pub fn load(log_packets: bool) -> anyhow::Result<Self> {
-        let options = LoadOptions { limits: LIMITS, log_packets, pins: PathBuf::from("/nonexistent") };
+        let options = LoadOptions {
+            limits: LIMITS,
+            features: Features::ALL,
+            log_packets,
+            pins: PathBuf::from("/nonexistent"),
+        };
         let mut kernel = Kernel::load(&options)?;
         xdp(&mut kernel, name::DECAP)?.load()?;
         Ok(Self {
             counted: kernel.counters(LIMITS.counters),
             kernel,
-            memory: Memory::new(LIMITS),
+            memory: Memory { features: Features::ALL, ..Memory::new(LIMITS) },
             layout: Layout::new(&LIMITS),
             cache: TableCache::default(),
         })
@@ -321,6 +334,7 @@ impl Rig {
         let gained = self.gained();
         let forwarded = (0u32..)
             .zip(gained.forwarded)
+            .filter(|(_, counter)| *counter != Counter::default())
             .map(|(number, counter)| (self.owner(number).unwrap_or(Place::Nobody(number)), counter));
         let reasons = (0u32..).zip(gained.reasons).map(|(number, counter)| {
             let known = Reason::all().find(|reason| reason.counter() == number);
@@ -329,9 +343,16 @@ impl Rig {
         forwarded.chain(reasons).filter(|(_, counter)| *counter != Counter::default()).collect()
     }
 
-    /// The service and backend that a counter belongs to.
+    /// The service and backend that a counter belongs to, or its reason.
     fn owner(&self, counter: u32) -> Option<Place> {
         self.layout.services().find_map(|(service, place)| {
+            let reason = |reason: &Reason| {
+                let number = reason.of_service();
+                number.is_some_and(|number| place.record.reason_base() + number == counter)
+            };
+            if let Some(reason) = Reason::all().find(reason) {
+                return Some(Place::Reason(reason.name()));
+            }
             let number = u16::try_from(counter.checked_sub(place.record.counter_base)?).ok()?;
             let pool = self.layout.pool(&place.pool)?;
             let (backend, _) = pool.numbers.iter().find(|(_, own)| **own == number)?;

@@ -6,7 +6,7 @@ use anyhow::ensure;
 use lb_tests::{
     datapath::{
         INGRESS, Verdict,
-        target::{hop, ipip, pool, service},
+        target::{blank, hop, ipip, pool, service},
         with_rig,
     },
     packets::{
@@ -44,7 +44,7 @@ fn what_the_balancer_wraps_comes_out_as_it_was() {
             service("6in4", "2001:db8::1", &["tcp/4", "udp/4"], "in-4"),
             service("6in6", "2001:db8::1", &["tcp/6", "udp/6"], "in-6"),
         ],
-        ..Target::default()
+        ..blank()
     };
     with_rig(move |rig| {
         rig.install(&target)?;

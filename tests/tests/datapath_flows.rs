@@ -9,7 +9,7 @@ use anyhow::ensure;
 use lb_tests::{
     datapath::{
         INGRESS, Place, Verdict,
-        target::{hop, ipip, l2, pool, service},
+        target::{blank, hop, ipip, l2, pool, service},
         ways::{VIPS, endpoint},
         with_rig,
     },
@@ -40,7 +40,7 @@ fn many() -> Target {
             service("www6", "2001:db8::10", &["tcp/80"], "many"),
             service("far", "192.0.2.10", &["tcp/82"], "tunnels"),
         ],
-        ..Target::default()
+        ..blank()
     }
 }
 

@@ -13,8 +13,7 @@ use lb_common::{
 use lb_tests::{
     datapath::{
         Answer, EGRESS, INGRESS, LIMITS, Rig, THIRD, answer_of, can_run,
-        fixture::ip_length,
-        target::{hop, ipip, l2, pool, service},
+        target::{blank, hop, ipip, l2, pool, service},
         with_rig, within,
         world::{World, damage},
     },
@@ -217,11 +216,9 @@ fn model(rig: &Rig, arrival: &Arrival, now: Ticks) -> (Answer, Vec<Counted>) {
         .map(|(note, (now, before))| (true, note.counter(), Counter { packets: now - before, bytes: 0 }))
         .collect();
     counted.push(match (outcome.counter, outcome.reason) {
-        // The length of the IP packet, which the model does not tell.
-        (Some(counter), None) => (false, counter, once(ip_length(&arrival.frame))),
-        (None, Some(reason @ Reason::Note(_))) => (true, reason.counter(), once(ip_length(&arrival.frame))),
-        (None, Some(reason)) => (true, reason.counter(), once(arrival.frame.len() as u64)),
-        both => panic!("counted {both:?}"),
+        (Some(counter), _) => (false, counter, once(outcome.bytes)),
+        (None, Some(reason)) => (true, reason.counter(), once(outcome.bytes)),
+        (None, None) => panic!("a packet that nobody counts"),
     });
     (answer_of(&outcome, &arrival.frame), counted)
 }
@@ -263,7 +260,7 @@ fn plain() -> Target {
             service("s4", "192.0.2.1", &["tcp/80"], "p"),
             service("s6", "2001:db8::1", &["tcp/80"], "p"),
         ],
-        ..Target::default()
+        ..blank()
     }
 }
 

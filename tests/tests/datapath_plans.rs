@@ -8,7 +8,7 @@ use lb_common::abi::{DropReason, Reason, ServiceKey};
 use lb_tests::{
     datapath::{
         INGRESS, Rig,
-        target::{hop, ipip, name, pool, service},
+        target::{blank, hop, ipip, name, pool, service},
         with_rig,
         world::World,
     },
@@ -117,7 +117,7 @@ fn a_full_pool_changes_its_tunnel_source() {
         let mut target = Target {
             pools: vec![pool("p", 101, vec![backend(1)])],
             services: vec![service("s", "192.0.2.1", &["tcp/80"], "p")],
-            ..Target::default()
+            ..blank()
         };
         rig.install(&target)?;
         target.pools[0].members = (1..=12).map(backend).collect();
@@ -140,7 +140,7 @@ fn a_service_leaves_a_pool_that_is_emptied() {
         let mut target = Target {
             pools: vec![pool("old", 31, vec![backend(1)]), pool("new", 31, vec![backend(2)])],
             services: vec![service("s", "192.0.2.1", &["tcp/80"], "old")],
-            ..Target::default()
+            ..blank()
         };
         rig.install(&target)?;
         target.pools[0].members.clear();

@@ -7,7 +7,7 @@ use lb_common::abi::{PROBE_MARK, PROBE_MARK_MASK};
 use lb_tests::{
     datapath::{
         EGRESS, INGRESS, THIRD, TcAnswer, fixture,
-        target::{hop, ipip, l2, pool, service},
+        target::{blank, hop, ipip, l2, pool, service},
         with_rig,
     },
     packets::{Packet, ether, ethernet, flag, hex, protocol, raw},
@@ -39,7 +39,7 @@ fn target() -> Target {
             service("s4", "192.0.2.1", &["tcp/80"], "p"),
             service("s6", "2001:db8::1", &["tcp/80"], "p"),
         ],
-        ..Target::default()
+        ..blank()
     }
 }
 
@@ -70,7 +70,7 @@ fn a_marked_packet_goes_to_the_backend_of_its_mark() {
                     hex::encode(&expected.frame),
                     hex::encode(&answer.frame)
                 );
-                let here = backend.hop.is_some_and(|hop| hop.ifindex == EGRESS);
+                let here = backend.hop.is_some_and(|hop| hop.port.ifindex == EGRESS);
                 ensure!(answer.verdict == if here { OK } else { REDIRECT }, "{about}: {answer:?}");
                 ensure!(answer.mark == 0, "{about}: the mark stays on: {:x}", answer.mark);
                 // Each backend keeps to one outer source for its probes.

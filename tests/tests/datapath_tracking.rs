@@ -11,7 +11,7 @@ use lb_common::abi::Tracking;
 use lb_tests::{
     datapath::{
         EGRESS, INGRESS, LIMITS, Place, Rig, THIRD,
-        target::{LONG, hop, ipip, l2, name_vips, service, tracked},
+        target::{LONG, blank, hop, ipip, l2, name_vips, service, tracked},
         ways::{VIPS, endpoint},
         with_rig,
     },
@@ -39,7 +39,7 @@ fn target(members: Vec<MemberTarget>) -> Target {
             service("s4", VIPS[0], &["tcp/80", "udp/80"], "p"),
             service("s6", VIPS[1], &["tcp/80", "udp/80"], "p"),
         ],
-        ..Target::default()
+        ..blank()
     };
     name_vips(&mut target);
     target

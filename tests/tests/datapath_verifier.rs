@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Context, ensure};
 use aya::programs::{ProgramInfo, SchedClassifier};
-use lb_common::abi::name;
+use lb_common::abi::{Features, name};
 use lb_tests::datapath::{LIMITS, within, xdp};
 use lb_user::edge::kernel::{Kernel, LoadOptions};
 
@@ -17,18 +17,19 @@ fn budget() -> anyhow::Result<BTreeMap<String, i64>> {
     document.iter().map(entry).collect()
 }
 
-fn load(log_packets: bool) -> anyhow::Result<Kernel> {
-    let kernel =
-        Kernel::load(&LoadOptions { limits: LIMITS, log_packets, pins: PathBuf::from("/nonexistent") });
-    Ok(kernel?)
+fn load(features: Features, log_packets: bool) -> anyhow::Result<Kernel> {
+    let pins = PathBuf::from("/nonexistent");
+    Ok(Kernel::load(&LoadOptions { limits: LIMITS, features, log_packets, pins })?)
 }
 
 #[test]
 fn programs_stay_within_the_verifier_budget() {
     within(|| {
-        let mut kernel = load(false)?;
+        let mut kernel = load(Features::NONE, false)?;
         let mut infos: Vec<(String, ProgramInfo)> = Vec::new();
-        for program in [name::PROGRAM, name::RARE, name::CLOCK, name::DECAP, name::NOOP] {
+        for program in
+            [name::PROGRAM, name::RARE, name::PARSED, name::ANSWER, name::CLOCK, name::DECAP, name::NOOP]
+        {
             let loaded = xdp(&mut kernel, program)?;
             // The balancer's own is loaded already; those for backends are loaded on demand.
             if loaded.fd().is_err() {
@@ -39,16 +40,20 @@ fn programs_stay_within_the_verifier_budget() {
         let probe: &mut SchedClassifier =
             kernel.ebpf().program_mut(name::PROBE).context("no probe program")?.try_into()?;
         infos.push((name::PROBE.to_owned(), probe.info()?));
-        // The verifier removes the log from the others: these are programs of their own.
-        let mut logging = load(true)?;
-        for program in [name::PROGRAM, name::RARE] {
-            infos.push((format!("{program}, logging packets"), xdp(&mut logging, program)?.info()?));
+        // The verifier removes features and the log from the others: these are programs of their own.
+        for (what, features, log_packets) in
+            [("every feature", Features::ALL, false), ("logging packets", Features::NONE, true)]
+        {
+            let mut kernel = load(features, log_packets)?;
+            for program in [name::PROGRAM, name::RARE, name::PARSED, name::ANSWER] {
+                infos.push((format!("{program}, {what}"), xdp(&mut kernel, program)?.info()?));
+            }
         }
 
         let mut budget = budget()?;
         let mut over = Vec::new();
         println!(
-            "{:24}{:>10}{:>10}{:>14}{:>12}",
+            "{:28}{:>10}{:>10}{:>14}{:>12}",
             "program", "verified", "budget", "instructions", "jit bytes"
         );
         for (program, info) in infos {
@@ -56,7 +61,7 @@ fn programs_stay_within_the_verifier_budget() {
             let limit = budget.remove(&program).with_context(|| format!("{program} has no budget"))?;
             // An instruction has 8 bytes.
             let instructions = info.size_translated().unwrap_or(0) / 8;
-            println!("{program:24}{verified:>10}{limit:>10}{instructions:>14}{:>12}", info.size_jitted());
+            println!("{program:28}{verified:>10}{limit:>10}{instructions:>14}{:>12}", info.size_jitted());
             if i64::from(verified) > limit {
                 over.push(format!("{program} takes {verified} instructions of {limit}"));
             }

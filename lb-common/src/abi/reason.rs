@@ -55,6 +55,10 @@ reasons! {
         TtlExpired "ttl_expired" "Its TTL or hop limit ends here."
         FragmentUnknown "fragment_unknown" "A later fragment whose first one was not seen, or not lately."
         NoPort "no_port" "The backend's interface is not one the program may send through."
+        Looped "looped" "A packet in a tunnel of ours came back to a balancer."
+        Denied "denied" "The service's list does not admit its source."
+        PacketLimit "packet_limit" "Its source sent more packets than the service allows one."
+        FlowLimit "flow_limit" "Its source opened more connections than the service allows one."
     }
 }
 
@@ -63,8 +67,25 @@ reasons! {
     Note from 48 {
         EchoAnswered "echo_answered" "An echo request to a VIP was answered."
         LaterFragment "later_fragment" "A later fragment was forwarded after its first one."
+        TooBigAnswered "too_big_answered" "The sender of a packet that does not fit its tunnel was told what does."
+        LimiterFull "limiter_full" "A source that was near its limit was forgotten for another one."
         FlowsFull "flow_not_remembered_full" "A flow found its bucket of the flow table full of others."
         FlowsLimited "flow_not_remembered_limited" "This CPU had remembered as many flows as it may in this moment."
+    }
+}
+
+impl DropReason {
+    /// From [`Self::counter`].
+    #[inline(always)]
+    pub const fn from_counter(counter: u32) -> Self {
+        // What refuses packets knows these.
+        const DENIED: u32 = DropReason::Denied.counter();
+        const PACKETS: u32 = DropReason::PacketLimit.counter();
+        match counter {
+            DENIED => Self::Denied,
+            PACKETS => Self::PacketLimit,
+            _ => Self::FlowLimit,
+        }
     }
 }
 
@@ -82,6 +103,9 @@ pub enum Reason {
 impl Reason {
     /// Counters that one CPU owns for reasons.
     pub const COUNT: u32 = 64;
+
+    /// The first reason that a service has a part in: those before it are reasons to pass.
+    pub const FIRST_OF_SERVICE: u32 = 16;
 
     /// Every reason.
     pub fn all() -> impl Iterator<Item = Self> {
@@ -116,6 +140,12 @@ impl Reason {
             Self::Drop(reason) => reason.counter(),
             Self::Note(note) => note.counter(),
         }
+    }
+
+    /// Position of this reason's counter among those of a service; `None` for reasons to pass.
+    #[inline(always)]
+    pub const fn of_service(self) -> Option<u32> {
+        self.counter().checked_sub(Self::FIRST_OF_SERVICE)
     }
 }
 

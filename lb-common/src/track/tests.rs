@@ -23,6 +23,7 @@ struct World {
     previous: Slot,
     backends: [Backend; 3],
     bucket: [Cell<Flow>; WAYS],
+    features: Features,
     may_remember: Cell<bool>,
     notes: RefCell<Vec<Note>>,
     now: Cell<u64>,
@@ -76,8 +77,24 @@ impl Tables for World {
         Some(Cells(&self.bucket))
     }
 
-    fn may_remember(&self) -> bool {
-        self.may_remember.get()
+    fn features(&self) -> Features {
+        self.features
+    }
+
+    fn gue_port(&self) -> u16 {
+        0
+    }
+
+    fn limiter(&self, _: u32) -> Option<Cells<'_>> {
+        None
+    }
+
+    fn prefix(&self, _: u32, _: Addr) -> Option<u32> {
+        None
+    }
+
+    fn may(&self, what: Window) -> bool {
+        what == Window::Remember && self.may_remember.get()
     }
 
     fn note(&self, note: Note) {
@@ -104,6 +121,7 @@ impl World {
             previous: Slot::of(0),
             backends: [Backend { standing, ..Backend::default() }; 3],
             bucket: Default::default(),
+            features: Features::NONE,
             may_remember: Cell::new(true),
             notes: RefCell::default(),
             now: Cell::new(5000),
@@ -146,6 +164,8 @@ impl World {
             offset: 14,
             is_v4: true,
             kind,
+            quic_head: 0,
+            quic_id: 0,
             fragment: 0,
         };
         let now = Ticks::new(self.now.get());

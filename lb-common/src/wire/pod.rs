@@ -30,9 +30,9 @@ pod!(
     u16,
     u32,
     u64,
-    [u8; 2],
-    [u8; 4],
     [u32; 5],
+    [u32; 7],
+    [u64; 6],
     [u64; 5],
     network_types::eth::EthHdr,
     network_types::ip::Ipv4Hdr,
@@ -48,7 +48,12 @@ pod!(
     crate::abi::Flow,
     crate::abi::Bucket,
     crate::abi::Counter,
+    crate::abi::Port,
+    crate::abi::Event,
 );
+
+// SAFETY: bytes.
+unsafe impl<const N: usize> Pod for [u8; N] {}
 
 /// Reads a value at `offset`, whatever its alignment; `None` if the bytes end before it does.
 #[inline(always)]

@@ -369,7 +369,7 @@ fn a_backend_that_leaves_stays_until_its_slots_are_anothers() {
 #[test]
 fn counters_belong_to_a_service_and_a_backend() {
     let mut world = World::serving(CONFIG, &BOTH);
-    let mut packets = vec![0u64; 64];
+    let mut packets = vec![0u64; 1024];
     let mut count = |world: &mut World, server: u8, more: u64| {
         let service = world.memory.services.iter().find(|service| service.slot_count != 0).unwrap();
         let base = service.backend_base as usize;

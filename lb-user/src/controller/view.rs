@@ -2,8 +2,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use lb_common::abi::Reason;
+
 use super::{
-    Controller, describe, reasons,
+    Controller, Counted, describe,
     standing::{reason_of, state_of, usable},
 };
 use crate::{
@@ -147,32 +149,50 @@ impl Controller {
                 .collect();
             let traffic =
                 shown(pool.backends.iter().map(|backend| self.counted(&service.name, backend)).sum());
-            Some(ServiceStats { service: service.name.to_string(), traffic, backends })
+            let reasons = Reason::all().filter(|reason| reason.of_service().is_some());
+            let reasons = reasons.map(|reason| reason_stats(reason, self.refused(&service.name, reason)));
+            let reasons = reasons.filter(|reason| reason.traffic.packets > 0).collect();
+            Some(ServiceStats { service: service.name.to_string(), traffic, backends, reasons })
         };
-        let reason_stats = |(reason, traffic): (lb_common::abi::Reason, traffic::Traffic)| ReasonStats {
-            reason: reason.name().to_owned(),
-            verdict: match reason {
-                lb_common::abi::Reason::Pass(_) => "pass",
-                lb_common::abi::Reason::Drop(_) => "drop",
-                lb_common::abi::Reason::Note(_) => "note",
-            }
-            .to_owned(),
-            text: reason.text().to_owned(),
-            traffic: shown(traffic),
+        let of_services = |reason: Reason| -> traffic::Traffic {
+            let services = self.desired.services.iter();
+            services.map(|service| self.refused(&service.name, reason)).sum()
         };
+        let reasons = Reason::all().map(|reason| {
+            reason_stats(reason, self.reasons.of(&(reason.counter() as usize)) + of_services(reason))
+        });
         Stats {
             services: self.desired.services.iter().filter_map(service_stats).collect(),
-            reasons: reasons(&self.reasons).map(reason_stats).collect(),
+            reasons: reasons.collect(),
         }
     }
 
+    /// What a service did not send to a backend, for this reason.
+    fn refused(&self, service: &Name, reason: Reason) -> traffic::Traffic {
+        self.traffic.of(&(service.clone(), Counted::Reason(reason.counter())))
+    }
+
     fn counted(&self, service: &Name, backend: &Backend) -> traffic::Traffic {
-        self.traffic.of(&(service.clone(), backend.name.clone()))
+        self.traffic.of(&(service.clone(), Counted::Backend(backend.name.clone())))
     }
 
     fn check_line(&self, pool: &Pool) -> Option<String> {
         let target: Option<SocketAddr> = self.probe_target(pool);
         pool.check.as_ref().map(|check| describe(&check.kind, target))
+    }
+}
+
+fn reason_stats(reason: Reason, traffic: traffic::Traffic) -> ReasonStats {
+    let verdict = match reason {
+        Reason::Pass(_) => "pass",
+        Reason::Drop(_) => "drop",
+        Reason::Note(_) => "note",
+    };
+    ReasonStats {
+        reason: reason.name().to_owned(),
+        verdict: verdict.to_owned(),
+        text: reason.text().to_owned(),
+        traffic: shown(traffic),
     }
 }
 

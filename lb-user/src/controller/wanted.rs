@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use lb_common::{
-    abi::{self, PROBE_MARK, ServiceKey},
+    abi::{self, Features, PROBE_MARK, Port, Quic, Rate, ServiceKey},
     addr::Addr,
 };
 
@@ -38,6 +38,10 @@ impl Controller {
             services: desired.services.iter().map(|service| self.service_target(desired, service)).collect(),
             settled: self.settled.clone(),
             fragment_idle: ticks(FRAGMENT_IDLE, self.identity.ticks_per_second),
+            gue_port: 6080,
+            prefixes: Vec::new(),
+            lists: Vec::new(),
+            features: Features::NONE,
         }
     }
 
@@ -58,6 +62,12 @@ impl Controller {
             flags: tracking | if echo { abi::Service::ECHO } else { 0 },
             tcp_idle: idle_ticks(service.flows.idle, self.identity.ticks_per_second),
             udp_idle: idle_ticks(service.flows.udp_idle, self.identity.ticks_per_second),
+            affinity: 0,
+            quic: Quic::default(),
+            list: None,
+            limited: 0,
+            packets: Rate::default(),
+            flows: Rate::default(),
         }
     }
 
@@ -79,6 +89,7 @@ impl Controller {
                 tunnelled: backend.via == Via::Ipip,
                 weight: if state == Some(State::Up) { u32::from(backend.weight) } else { 0 },
                 keeps: keeps && hop.is_some(),
+                server_id: None,
                 hop,
             }
         };
@@ -90,6 +101,7 @@ impl Controller {
                 tunnelled: backend.via == Via::Ipip,
                 weight: 0,
                 keeps: hop.is_some(),
+                server_id: None,
                 hop,
             }
         });
@@ -143,7 +155,8 @@ impl Controller {
 }
 
 fn hop_target(hop: &NextHop) -> HopTarget {
-    HopTarget { ifindex: hop.interface, source: hop.source, destination: hop.destination, mtu: hop.mtu }
+    let port = Port { ifindex: hop.interface, vlan: 0 };
+    HopTarget { port, source: hop.source, destination: hop.destination, mtu: hop.mtu }
 }
 
 impl From<Tracking> for abi::Tracking {

@@ -15,14 +15,14 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
-    maps::{DevMap, Map, ProgramArray},
+    maps::{DevMap, LpmTrie, Map, MapError, ProgramArray, lpm_trie::Key},
     programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
 use lb_common::{
     abi::{
-        ABI_VERSION, Backend, Bucket, Config, Counter, IndexEntry, Limits, MAX_PORTS, Reason, SLOTS_PER_LINE,
-        Service, SlotLine, Ticks, name,
+        ABI_VERSION, Backend, Bucket, Config, Counter, Features, IndexEntry, Limits, MAX_PORTS, Port,
+        PrefixKey, Reason, SLOTS_PER_LINE, Service, SlotLine, Stage, Ticks, Window, name,
     },
     wire::pod::Pod,
 };
@@ -113,6 +113,8 @@ fn busy(error: &ProgramError) -> &'static str {
 pub struct LoadOptions {
     /// Sizes of the tables.
     pub limits: Limits,
+    /// What the programs are to be able to do.
+    pub features: Features,
     /// Whether the programs log packets (aya-log at debug level): slow.
     pub log_packets: bool,
     /// Directory under a bpffs for pins.
@@ -124,6 +126,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     tables: MappedTables,
     limits: Limits,
+    features: Features,
     cpus: u32,
     /// The directory of all versions' pins, and that of ours.
     pins: (PathBuf, PathBuf),
@@ -138,7 +141,8 @@ struct MappedTables {
     previous: MappedArray<SlotLine>,
     flows: MappedArray<Bucket>,
     backends: MappedArray<Backend>,
-    ports: MappedArray<u32>,
+    ports: MappedArray<Port>,
+    limiters: MappedArray<Bucket>,
     counters: MappedArray<Counter>,
     reasons: MappedArray<Counter>,
 }
@@ -159,12 +163,16 @@ impl Kernel {
             .map_max_entries(name::SLOTS, limits.slots / SLOTS_PER_LINE)
             .map_max_entries(name::PREVIOUS, limits.slots / SLOTS_PER_LINE)
             .map_max_entries(name::FLOWS, limits.flow_buckets)
-            .map_max_entries(name::BUDGETS, cpus)
+            .map_max_entries(name::BUDGETS, cpus * Window::COUNT)
+            .map_max_entries(name::LIMITERS, limits.limiters)
+            .map_max_entries(name::PREFIXES, limits.prefixes)
             .map_max_entries(name::BACKENDS, limits.backends)
             .map_max_entries(name::COUNTERS, cpus * limits.counters)
             .map_max_entries(name::REASONS, cpus * Reason::COUNT)
             .override_global(name::INDEX_ENTRIES, &limits.index, true)
             .override_global(name::COUNTERS_PER_CPU, &limits.counters, true)
+            .override_global(name::FEATURES, &options.features.0, true)
+            .override_global(name::LIMITER_MASK, &(limits.limiters - 1), true)
             .override_global(name::FLOW_MASK, &(limits.flow_buckets - 1), true)
             .override_global(aya_log::LEVEL, &log_level, true)
             .load(OBJECT)
@@ -173,7 +181,9 @@ impl Kernel {
         xdp(&mut ebpf, name::PROGRAM)?.load().map_err(refused(name::PROGRAM))?;
         classifier(&mut ebpf, name::PROBE)?.load().map_err(refused(name::PROBE))?;
         xdp(&mut ebpf, name::CLOCK)?.load().map_err(refused(name::CLOCK))?;
-        xdp(&mut ebpf, name::RARE)?.load().map_err(refused(name::RARE))?;
+        for (_, program) in Stage::ALL {
+            xdp(&mut ebpf, program)?.load().map_err(refused(program))?;
+        }
         hand_over(&mut ebpf)?;
         let tables = MappedTables {
             config: mapped(&ebpf, name::CONFIG, 1)?,
@@ -184,11 +194,12 @@ impl Kernel {
             flows: mapped(&ebpf, name::FLOWS, limits.flow_buckets)?,
             backends: mapped(&ebpf, name::BACKENDS, limits.backends)?,
             ports: mapped(&ebpf, name::PORTS, MAX_PORTS)?,
+            limiters: mapped(&ebpf, name::LIMITERS, limits.limiters)?,
             counters: mapped(&ebpf, name::COUNTERS, cpus * limits.counters)?,
             reasons: mapped(&ebpf, name::REASONS, cpus * Reason::COUNT)?,
         };
         let pins = (options.pins.clone(), options.pins.join(format!("v{ABI_VERSION}")));
-        Ok(Self { ebpf, tables, limits, cpus, pins, attached: Vec::new() })
+        Ok(Self { ebpf, tables, limits, features: options.features, cpus, pins, attached: Vec::new() })
     }
 
     /// The loaded programs, for whoever runs them by `BPF_PROG_TEST_RUN` or reads their log.
@@ -255,10 +266,12 @@ impl Kernel {
     pub fn apply(&mut self, change: &Change) -> Result<(), KernelError> {
         let tables = &self.tables;
         match change {
-            Change::Port { number, ifindex } => {
-                self.set_device(*number, *ifindex)?;
-                self.tables.ports.store(*number as usize, ifindex);
+            Change::Features(features) => self.specialise(*features)?,
+            Change::Port { number, port } => {
+                self.set_device(*number, port.ifindex)?;
+                self.tables.ports.store(*number as usize, port);
             }
+            Change::Prefixes { set, remove } => self.change_prefixes(set, remove)?,
             Change::Backend { index, backend } => tables.backends.store(*index as usize, backend),
             Change::Hop { index, hop } => {
                 for (word, value) in hop.to_words().into_iter().enumerate() {
@@ -298,6 +311,31 @@ impl Kernel {
         devices.set(number, ifindex, None, 0).map_err(|error| failed(io::Error::other(error)))
     }
 
+    /// Replaces the programs by ones that have these features, over the same maps.
+    fn specialise(&mut self, features: Features) -> Result<(), KernelError> {
+        if self.features.has(features) {
+            return Ok(());
+        }
+        Err(KernelError::Missing("features"))
+    }
+
+    fn change_prefixes(&mut self, set: &[(PrefixKey, u32)], remove: &[PrefixKey]) -> Result<(), KernelError> {
+        let failed = |error| KernelError::Map { map: name::PREFIXES, source: io::Error::other(error) };
+        let map = self.ebpf.map_mut(name::PREFIXES).ok_or(KernelError::Missing(name::PREFIXES))?;
+        let mut trie: LpmTrie<_, [u32; 5], u32> =
+            map.try_into().map_err(|_| KernelError::Missing(name::PREFIXES))?;
+        for (key, value) in set {
+            trie.insert(&lpm_key(key), value, 0).map_err(failed)?;
+        }
+        for key in remove {
+            match trie.remove(&lpm_key(key)) {
+                Err(MapError::KeyNotFound) | Ok(()) => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(())
+    }
+
     /// Reads the first `count` forwarding counters and every reason's, summed over the CPUs.
     pub fn counters(&self, count: u32) -> Counters {
         let sum = |array: &MappedArray<Counter>, stride: u32, place: u32| {
@@ -313,14 +351,23 @@ impl Kernel {
     }
 }
 
-/// Lets the balancer hand rare packets over.
+fn lpm_key(key: &PrefixKey) -> Key<[u32; 5]> {
+    let PrefixKey { bits, list, address: [a, b, c, d] } = *key;
+    Key::new(bits, [list, a, b, c, d])
+}
+
+/// Lets the programs hand packets over.
 fn hand_over(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     let failed = |source| KernelError::Map { map: name::PROGRAMS, source };
-    let rare = xdp(ebpf, name::RARE)?.fd().and_then(|fd| Ok(fd.try_clone()?));
-    let rare = rare.map_err(|error| failed(io::Error::other(error)))?;
-    let map = ebpf.map_mut(name::PROGRAMS).ok_or(KernelError::Missing(name::PROGRAMS))?;
-    let mut programs: ProgramArray<_> = map.try_into().map_err(|_| KernelError::Missing(name::PROGRAMS))?;
-    programs.set(0, &rare, 0).map_err(|error| failed(io::Error::other(error)))
+    for (stage, program) in Stage::ALL {
+        let fd = xdp(ebpf, program)?.fd().and_then(|fd| Ok(fd.try_clone()?));
+        let fd = fd.map_err(|error| failed(io::Error::other(error)))?;
+        let map = ebpf.map_mut(name::PROGRAMS).ok_or(KernelError::Missing(name::PROGRAMS))?;
+        let mut programs: ProgramArray<_> =
+            map.try_into().map_err(|_| KernelError::Missing(name::PROGRAMS))?;
+        programs.set(stage as u32, &fd, 0).map_err(|error| failed(io::Error::other(error)))?;
+    }
+    Ok(())
 }
 
 /// Waits until every packet that is being handled now is done with: `membarrier` waits for an RCU grace period, and

@@ -7,15 +7,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
     net::IpAddr,
+    sync::Arc,
 };
 
 use lb_common::{
-    abi::{Encap, Limits, MAX_PORTS, Service, ServiceKey, Slot},
+    abi::{Encap, Limits, MAX_PORTS, Port, PrefixKey, Service, ServiceKey, Slot},
     addr::Addr,
 };
 
 use super::{
-    plan::{Outer, PoolTarget, Target},
+    plan::{ListTarget, Outer, PoolTarget, Target},
     service::Name,
 };
 
@@ -196,8 +197,11 @@ pub struct Layout {
     services: BTreeMap<Name, ServicePlace>,
     port_numbers: Runs,
     next_epoch: u8,
-    /// Port numbers by interface index.
-    ports: BTreeMap<u32, u32>,
+    /// Port numbers.
+    ports: BTreeMap<Port, u32>,
+    list_numbers: Runs,
+    /// Lists of sources and their numbers.
+    lists: BTreeMap<Name, (u32, Arc<ListTarget>)>,
 }
 
 impl Layout {
@@ -213,7 +217,14 @@ impl Layout {
             port_numbers: Runs::new("interfaces", MAX_PORTS),
             next_epoch: 0,
             ports: BTreeMap::new(),
+            list_numbers: Runs::new("lists of sources", limits.prefixes),
+            lists: BTreeMap::new(),
         }
+    }
+
+    /// Lists of sources by number.
+    pub fn lists(&self) -> impl Iterator<Item = (u32, &ListTarget)> {
+        self.lists.values().map(|(number, list)| (*number, &**list))
     }
 
     /// Where a pool stands.
@@ -232,14 +243,14 @@ impl Layout {
         self.counters.peak
     }
 
-    /// Port number and interface index of every interface that backends are reached through.
-    pub fn ports(&self) -> impl Iterator<Item = (u32, u32)> {
-        self.ports.iter().map(|(&ifindex, &number)| (number, ifindex))
+    /// Number and interface of every port that backends are reached through.
+    pub fn ports(&self) -> impl Iterator<Item = (u32, Port)> {
+        self.ports.iter().map(|(&port, &number)| (number, port))
     }
 
-    /// Port number of an interface that backends are reached through.
-    pub fn port_of(&self, ifindex: u32) -> Option<u16> {
-        self.ports.get(&ifindex).and_then(|&number| u16::try_from(number).ok())
+    /// Number of a port that backends are reached through.
+    pub fn port_of(&self, port: Port) -> Option<u16> {
+        self.ports.get(&port).and_then(|&number| u16::try_from(number).ok())
     }
 
     /// The layout with a place for everything a target names, where it is now if it can stay there. The places of what
@@ -253,6 +264,7 @@ impl Layout {
         for pool in &target.pools {
             next.place_pool(pool, &target.outer)?;
         }
+        next.place_lists(target)?;
         next.place_services(target)?;
 
         let wanted: BTreeSet<&Name> = target.pools.iter().map(|pool| &pool.name).collect();
@@ -268,8 +280,8 @@ impl Layout {
 
     /// Frees what was retired. Call it when a plan has been carried out whole: from then on no packet reads it.
     pub fn release(&mut self) {
-        let Self { slots, backends, counters, service_numbers, port_numbers, .. } = self;
-        for runs in [slots, backends, counters, service_numbers, port_numbers] {
+        let Self { slots, backends, counters, service_numbers, port_numbers, list_numbers, .. } = self;
+        for runs in [slots, backends, counters, service_numbers, port_numbers, list_numbers] {
             runs.release();
         }
         for pool in self.pools.values_mut() {
@@ -279,20 +291,44 @@ impl Layout {
     }
 
     fn place_ports(&mut self, target: &Target) -> Result<(), Full> {
-        let used: BTreeSet<u32> = target.hops().map(|hop| hop.ifindex).collect();
-        for &ifindex in &used {
-            if let Entry::Vacant(port) = self.ports.entry(ifindex) {
-                port.insert(self.port_numbers.take(1)?);
+        let used: BTreeSet<Port> = target.hops().map(|hop| hop.port).collect();
+        for &port in &used {
+            if let Entry::Vacant(place) = self.ports.entry(port) {
+                place.insert(self.port_numbers.take(1)?);
             }
         }
         let Self { ports, port_numbers, .. } = self;
-        ports.retain(|ifindex, number| {
-            let stays = used.contains(ifindex);
+        ports.retain(|port, number| {
+            let stays = used.contains(port);
             if !stays {
                 port_numbers.retire(*number);
             }
             stays
         });
+        Ok(())
+    }
+
+    /// A list that says something else gets another number: the old one stands until no service names it.
+    fn place_lists(&mut self, target: &Target) -> Result<(), Full> {
+        let mut placed = BTreeMap::new();
+        for list in &target.lists {
+            let known = self.lists.remove(&list.name);
+            let same = known.as_ref().is_some_and(|(_, old)| Arc::ptr_eq(old, list) || old == list);
+            let number = match known {
+                Some((number, _)) if same => number,
+                other => {
+                    let number = self.list_numbers.take(1)? + PrefixKey::FIRST_ACL;
+                    if let Some((old, _)) = other {
+                        self.list_numbers.retire(old - PrefixKey::FIRST_ACL);
+                    }
+                    number
+                }
+            };
+            placed.insert(list.name.clone(), (number, Arc::clone(list)));
+        }
+        for (number, _) in std::mem::replace(&mut self.lists, placed).into_values() {
+            self.list_numbers.retire(number - PrefixKey::FIRST_ACL);
+        }
         Ok(())
     }
 
@@ -348,7 +384,13 @@ impl Layout {
                 flags: service.flags,
                 tcp_idle: service.tcp_idle,
                 udp_idle: service.udp_idle,
-                counter_base: 0,
+                affinity: service.affinity,
+                limited: service.limited,
+                acl: service.list.as_ref().and_then(|name| self.lists.get(name)).map_or(0, |list| list.0),
+                quic: service.quic,
+                packets: service.packets,
+                flows: service.flows,
+                ..Service::default()
             };
             let place = match old {
                 Some(old) if old.record == (Service { counter_base: old.record.counter_base, ..record }) => {
@@ -356,7 +398,7 @@ impl Layout {
                 }
                 other => {
                     let number = self.service_numbers.take(1)?;
-                    let counter_base = self.counters.take(pool.capacity)?;
+                    let counter_base = self.counters.take(Service::counters(pool.capacity))?;
                     if let Some(old) = other {
                         self.service_numbers.retire(old.number);
                         self.counters.retire(old.record.counter_base);
@@ -379,11 +421,11 @@ impl Layout {
     }
 }
 
-/// Backend numbers that a pool of this many backends gets. Room to grow: a backend more must not move the pool, and a
-/// number given up must not soon mean another backend.
+/// Backend numbers that a pool of this many backends gets: room to grow four times, because a pool that outgrows its
+/// numbers moves and forgets what it remembered; and a number given up must not soon mean another backend.
 pub fn capacity_for(backends: usize) -> u32 {
     let needed = u32::try_from(backends).unwrap_or(u32::MAX);
-    needed.saturating_mul(2).clamp(16, 1 << 16).next_power_of_two().min(u32::from(Slot::MAX_BACKENDS))
+    needed.saturating_mul(4).clamp(64, 1 << 16).next_power_of_two().min(u32::from(Slot::MAX_BACKENDS))
 }
 
 #[cfg(test)]

@@ -1,9 +1,13 @@
 //! The tables in ordinary memory: what the daemon believes to be installed, and what the simulator runs on.
 
-use std::cell::Cell;
+use std::{cell::Cell, collections::BTreeMap};
 
 use lb_common::{
-    abi::{Backend, Config, Flow, IndexEntry, Limits, MAX_PORTS, Note, Reason, Service, Slot, WAYS},
+    abi::{
+        Backend, Config, Features, Flow, IndexEntry, Limits, MAX_PORTS, Note, Port, PrefixKey, Reason,
+        Service, Slot, WAYS, Window,
+    },
+    addr::Addr,
     tables::{FlowBucket, Tables},
 };
 
@@ -14,6 +18,8 @@ use super::plan::Change;
 pub struct Memory {
     /// Sizes of the tables.
     pub limits: Limits,
+    /// What the program was loaded for.
+    pub features: Features,
     /// See [`Tables::config`].
     pub config: Config,
     /// Both copies of the service index, one after the other.
@@ -28,8 +34,12 @@ pub struct Memory {
     pub flows: Flows,
     /// By backend index.
     pub backends: Vec<Backend>,
-    /// Interface index by port.
-    pub ports: Vec<u32>,
+    /// By port number.
+    pub ports: Vec<Port>,
+    /// Lists of prefixes.
+    pub prefixes: BTreeMap<PrefixKey, u32>,
+    /// Sources with a limit. They are the packets' doing, like flows.
+    pub limiters: Flows,
 }
 
 impl Memory {
@@ -37,6 +47,7 @@ impl Memory {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
+            features: Features::NONE,
             config: Config::default(),
             index: vec![IndexEntry::default(); 2 * limits.index as usize],
             services: vec![Service::default(); limits.services as usize],
@@ -44,7 +55,9 @@ impl Memory {
             previous: vec![Slot::EMPTY; limits.slots as usize],
             flows: Flows::new(limits.flow_buckets),
             backends: vec![Backend::default(); limits.backends as usize],
-            ports: vec![0; MAX_PORTS as usize],
+            ports: vec![Port::default(); MAX_PORTS as usize],
+            prefixes: BTreeMap::new(),
+            limiters: Flows::new(limits.limiters),
         }
     }
 
@@ -54,7 +67,8 @@ impl Memory {
     /// If the change is outside the tables: plans are made for these limits.
     pub fn apply(&mut self, change: &Change) {
         match change {
-            Change::Port { number, ifindex } => self.ports[*number as usize] = *ifindex,
+            Change::Features(features) => self.features = *features,
+            Change::Port { number, port } => self.ports[*number as usize] = *port,
             Change::Backend { index, backend } => self.backends[*index as usize] = **backend,
             Change::Hop { index, hop } => self.backends[*index as usize].hop = hop.to_words(),
             Change::Standing { index, standing } => {
@@ -75,6 +89,12 @@ impl Memory {
                 let base = copy * self.limits.index;
                 for &(position, entry) in entries {
                     self.index[(base + position) as usize] = entry;
+                }
+            }
+            Change::Prefixes { set, remove } => {
+                self.prefixes.extend(set.iter().copied());
+                for key in remove {
+                    self.prefixes.remove(key);
                 }
             }
             Change::Config(config) => self.config = *config,
@@ -108,6 +128,13 @@ impl Flows {
     /// Every remembered flow.
     pub fn iter(&self) -> impl Iterator<Item = Flow> {
         self.places.iter().map(Cell::get).filter(|flow| flow.id != 0)
+    }
+
+    /// The bucket of a hash.
+    fn bucket(&self, hash: u32) -> Option<MemoryBucket<'_>> {
+        let buckets = self.places.len() / WAYS;
+        let start = (hash as usize & buckets.checked_sub(1)?) * WAYS;
+        self.places.get(start..start + WAYS).map(MemoryBucket)
     }
 
     /// How often a note was made.
@@ -150,14 +177,28 @@ impl Tables for Memory {
     }
 
     fn bucket(&self, hash: u32) -> Option<MemoryBucket<'_>> {
-        let buckets = self.limits.flow_buckets;
-        let start = (hash & (buckets - 1)) as usize * WAYS;
-        self.flows.places.get(start..start + WAYS).map(MemoryBucket)
+        self.flows.bucket(hash)
     }
 
-    fn may_remember(&self) -> bool {
+    fn limiter(&self, hash: u32) -> Option<MemoryBucket<'_>> {
+        self.limiters.bucket(hash)
+    }
+
+    fn prefix(&self, list: u32, address: Addr) -> Option<u32> {
+        (0..=128).rev().find_map(|bits| self.prefixes.get(&PrefixKey::new(list, address, bits)).copied())
+    }
+
+    fn may(&self, _: Window) -> bool {
         // The limit is on packets per moment; here there are no moments.
         true
+    }
+
+    fn features(&self) -> Features {
+        self.features
+    }
+
+    fn gue_port(&self) -> u16 {
+        self.config.gue_port as u16
     }
 
     fn note(&self, note: Note) {

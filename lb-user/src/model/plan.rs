@@ -8,10 +8,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use lb_common::{
-    abi::{Backend, Config, Encap, Hop, IndexEntry, Selector, Service, ServiceKey, Slot, Standing},
+    abi::{
+        Admission, Backend, Config, Encap, Features, Hop, IndexEntry, Port, PrefixKey, Quic, Rate, Selector,
+        Service, ServiceKey, Slot, Standing,
+    },
     addr::Addr,
     encap,
 };
@@ -27,12 +31,14 @@ use super::{
 /// One step of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
+    /// Replaces the program by one that has these features: more than the tables use, or no less.
+    Features(Features),
     /// Port `number`, which no live backend leaves by, is this interface.
     Port {
         /// Below [`lb_common::abi::MAX_PORTS`].
         number: u32,
-        /// Interface index; 0 for none.
-        ifindex: u32,
+        /// The interface.
+        port: Port,
     },
     /// Writes a backend that no live slot points at: a new one that takes nothing yet, or all zero.
     Backend {
@@ -73,6 +79,13 @@ pub enum Change {
         /// Position within the copy, and the entry.
         entries: Vec<(u32, IndexEntry)>,
     },
+    /// Writes and removes entries of lists of prefixes that nothing leads to, or that say the same of every address.
+    Prefixes {
+        /// Entries and what they say.
+        set: Vec<(PrefixKey, u32)>,
+        /// Entries.
+        remove: Vec<PrefixKey>,
+    },
     /// Switches to the other copy of the index, or to another seed.
     Config(Config),
     /// Waits until no packet is left that began before this step.
@@ -94,6 +107,24 @@ pub struct Target {
     pub settled: BTreeSet<u32>,
     /// How long fragments are waited for; ticks.
     pub fragment_idle: u32,
+    /// UDP port of GUE packets.
+    pub gue_port: u16,
+    /// Prefixes of virtual addresses: their bits in the 128 of an [`Addr`]. Their places here are the numbers that
+    /// services' keys name them by.
+    pub prefixes: Vec<(Addr, u32)>,
+    /// Lists of sources.
+    pub lists: Vec<Arc<ListTarget>>,
+    /// What the program is to be able to do.
+    pub features: Features,
+}
+
+/// A list of sources as the tables are to have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListTarget {
+    /// Its name.
+    pub name: Name,
+    /// Prefixes, their bits in the 128 of an [`Addr`], and what becomes of who comes from there.
+    pub entries: Vec<(Addr, u32, Admission)>,
 }
 
 impl Target {
@@ -145,13 +176,15 @@ pub struct MemberTarget {
     pub weight: u32,
     /// Whether it can serve the flows it has.
     pub keeps: bool,
+    /// What QUIC connection IDs name it by: see [`Quic::server_id`].
+    pub server_id: Option<u64>,
 }
 
 /// A next hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HopTarget {
-    /// Interface the packets leave by.
-    pub ifindex: u32,
+    /// Interface the packets leave by, and the VLAN there.
+    pub port: Port,
     /// Its MAC.
     pub source: [u8; 6],
     /// The neighbour's MAC.
@@ -175,6 +208,18 @@ pub struct ServiceTarget {
     pub tcp_idle: u32,
     /// See [`Service::udp_idle`]; ticks.
     pub udp_idle: u32,
+    /// See [`Service::affinity`].
+    pub affinity: u8,
+    /// See [`Service::quic`].
+    pub quic: Quic,
+    /// Its list of sources.
+    pub list: Option<Name>,
+    /// See [`Service::limited`].
+    pub limited: u8,
+    /// See [`Service::packets`].
+    pub packets: Rate,
+    /// See [`Service::flows`].
+    pub flows: Rate,
 }
 
 /// Lookup tables already computed, by pool: a reload of one pool does not compute the others' again.
@@ -236,11 +281,16 @@ pub fn plan(
     cache: &mut TableCache,
 ) -> Result<Vec<Change>, IndexError> {
     let mut changes = Vec::new();
-    for (number, ifindex) in layout.ports() {
-        if memory.ports[number as usize] != ifindex {
-            changes.push(Change::Port { number, ifindex });
+    let both = memory.features.with(target.features);
+    if memory.features != both {
+        changes.push(Change::Features(both));
+    }
+    for (number, port) in layout.ports() {
+        if memory.ports[number as usize] != port {
+            changes.push(Change::Port { number, port });
         }
     }
+    change_lists(memory, layout, target, &mut changes);
 
     let mut backends = BTreeSet::new();
     let mut slots = Vec::new();
@@ -282,7 +332,50 @@ pub fn plan(
         changes.extend(emptied);
     }
     clear(memory, layout, &backends, &mut changes);
+    if both != target.features {
+        changes.push(Change::Features(target.features));
+    }
     Ok(changes)
+}
+
+/// The steps that bring lists of sources into the table. A list that changed has a new number, so packets are held
+/// against the old one until the new one stands whole.
+fn change_lists(memory: &Memory, layout: &Layout, target: &Target, changes: &mut Vec<Change>) {
+    let (v4, v6) = (target.outer.v4, target.outer.v6);
+    let own = [
+        (Addr::from(IpAddr::V4(v4.0)), 96 + u32::from(v4.1)),
+        (Addr::from(IpAddr::V6(v6.0)), u32::from(v6.1)),
+    ];
+    let own = own.map(|(address, bits)| (PrefixKey::new(PrefixKey::OWN, address, bits), 1));
+    change_list(memory, PrefixKey::OWN, &own, changes);
+    for (number, list) in layout.lists() {
+        // A list never changes: if it has as many entries as it should, they are the ones.
+        if list_of(memory, number).count() != list.entries.len() {
+            let wanted: Vec<(PrefixKey, u32)> = list
+                .entries
+                .iter()
+                .map(|&(address, bits, admission)| (PrefixKey::new(number, address, bits), admission as u32))
+                .collect();
+            change_list(memory, number, &wanted, changes);
+        }
+    }
+}
+
+/// What the table has of one list.
+fn list_of(memory: &Memory, list: u32) -> impl Iterator<Item = (PrefixKey, u32)> {
+    // Keys are ordered by their bits first.
+    memory.prefixes.iter().filter(move |(key, _)| key.list == list).map(|(key, value)| (*key, *value))
+}
+
+fn change_list(memory: &Memory, list: u32, wanted: &[(PrefixKey, u32)], changes: &mut Vec<Change>) {
+    let names: BTreeSet<PrefixKey> = wanted.iter().map(|(key, _)| *key).collect();
+    let set: Vec<(PrefixKey, u32)> =
+        wanted.iter().filter(|(key, value)| memory.prefixes.get(key) != Some(value)).copied().collect();
+    let remove: Vec<PrefixKey> =
+        list_of(memory, list).map(|(key, _)| key).filter(|key| !names.contains(key)).collect();
+    if !set.is_empty() || !remove.is_empty() {
+        changes.push(Change::Prefixes { set, remove });
+    }
 }
 
 /// The steps that bring one backend to what it should be.
@@ -361,17 +454,26 @@ fn change_slots(
     changes
 }
 
-/// The index of every service's keys.
+/// The index of every service's keys, and of the backends that have a server ID.
 ///
 /// # Errors
 /// The keys do not fit into `capacity` entries.
-pub fn index(layout: &Layout, capacity: u32) -> Result<Index, IndexError> {
-    let keys =
+pub fn index(layout: &Layout, target: &Target, capacity: u32) -> Result<Index, IndexError> {
+    let services =
         layout.services().flat_map(|(_, service)| service.keys.iter().map(|&key| (key, service.number)));
-    Index::build(&keys.collect::<Vec<_>>(), capacity)
+    let servers = target.pools.iter().flat_map(|pool| {
+        let place = layout.pool(&pool.name);
+        pool.members.iter().filter_map(move |member| {
+            let place = place?;
+            let identity = Identity::new(member.address, member.tunnelled, &target.outer);
+            let id = member.server_id.filter(|_| member.hop.is_some())?;
+            Some((ServiceKey::server(place.slot_base, id), place.index_of(&identity)?))
+        })
+    });
+    Index::build(&services.chain(servers).collect::<Vec<_>>(), capacity)
 }
 
-/// Builds the index anew beside the live one, and switches, if the services' keys or the seed differ.
+/// Builds the index anew beside the live one, and switches, if keys or the seed differ.
 fn switch(
     memory: &Memory,
     layout: &Layout,
@@ -379,10 +481,24 @@ fn switch(
     changes: &mut Vec<Change>,
 ) -> Result<(), IndexError> {
     let live = Selector::from_word(memory.config.selector);
-    let mut config = Config { seed: target.seed, fragment_idle: target.fragment_idle, ..memory.config };
-    let built = index(layout, memory.limits.index)?;
+    let mut config = Config {
+        seed: target.seed,
+        fragment_idle: target.fragment_idle,
+        gue_port: u64::from(target.gue_port),
+        ..memory.config
+    };
+    let built = index(layout, target, memory.limits.index)?;
     let base = (live.copy * memory.limits.index) as usize;
-    let unchanged = built.bits == live.bits
+    let prefixes = |list| -> Vec<(PrefixKey, u32)> {
+        let named = target.prefixes.iter().zip(0u32..);
+        named.map(|(&(address, bits), number)| (PrefixKey::new(list, address, bits), number)).collect()
+    };
+    let same_prefixes = {
+        let wanted: BTreeMap<PrefixKey, u32> = prefixes(live.copy).into_iter().collect();
+        list_of(memory, live.copy).collect::<BTreeMap<_, _>>() == wanted
+    };
+    let unchanged = same_prefixes
+        && built.bits == live.bits
         && built.salt == live.salt
         && built.entries[..] == memory.index[base..base + built.entries.len()];
     if !unchanged {
@@ -394,10 +510,15 @@ fn switch(
             .filter(|((_, wanted), present)| wanted != present)
             .map(|((position, &wanted), _)| (position, wanted))
             .collect();
+        let mut written = Vec::new();
         if !entries.is_empty() {
+            written.push(Change::Index { copy, entries });
+        }
+        change_list(memory, copy, &prefixes(copy), &mut written);
+        if !written.is_empty() {
             // Packets that began before the last switch may still be reading this copy.
             changes.push(Change::Settle);
-            changes.push(Change::Index { copy, entries });
+            changes.extend(written);
         }
         config.selector = Selector { copy, bits: built.bits, salt: built.salt }.to_word();
     }
@@ -427,10 +548,16 @@ fn clear(memory: &Memory, layout: &Layout, backends: &BTreeSet<u32>, changes: &m
         }
     }
     let ports: BTreeSet<u32> = layout.ports().map(|(number, _)| number).collect();
-    for (number, &ifindex) in (0u32..).zip(&memory.ports) {
-        if ifindex != 0 && !ports.contains(&number) {
-            cleared.push(Change::Port { number, ifindex: 0 });
+    for (number, &port) in (0u32..).zip(&memory.ports) {
+        if port != Port::default() && !ports.contains(&number) {
+            cleared.push(Change::Port { number, port: Port::default() });
         }
+    }
+    let lists: BTreeSet<u32> = layout.lists().map(|(number, _)| number).collect();
+    let is_left = |key: &&PrefixKey| key.list >= PrefixKey::FIRST_ACL && !lists.contains(&key.list);
+    let left: Vec<PrefixKey> = memory.prefixes.keys().filter(is_left).copied().collect();
+    if !left.is_empty() {
+        cleared.push(Change::Prefixes { set: Vec::new(), remove: left });
     }
     if !cleared.is_empty() {
         changes.extend(closed);
@@ -442,7 +569,7 @@ fn clear(memory: &Memory, layout: &Layout, backends: &BTreeSet<u32>, changes: &m
 fn hop_of(layout: &Layout, hop: &HopTarget) -> Option<Hop> {
     Some(Hop::new(
         hop.destination,
-        layout.port_of(hop.ifindex)?,
+        layout.port_of(hop.port)?,
         hop.source,
         u16::try_from(hop.mtu).unwrap_or(u16::MAX),
     ))

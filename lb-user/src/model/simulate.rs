@@ -4,13 +4,14 @@
 //! together.
 
 use lb_common::{
-    abi::{DropReason, Encap, Note, PassReason, Reason, Ticks},
-    decide::{Decision, Forward, decide},
+    abi::{DropReason, Encap, Note, PassReason, Port, Reason, Ticks},
+    decide::{Decided, Decision, Forward, decide},
     encap,
     packet::Packet,
     parse::parse,
+    too_big::{self, Notice},
     wire::{
-        ETHER_IPV4, ETHER_IPV6, checksum,
+        ETHER_IPV4, ETHER_IPV6, ETHER_VLAN, checksum,
         ip::{self, Family, V4, V6},
         pod,
     },
@@ -36,55 +37,104 @@ pub enum Verdict {
 pub struct Outcome {
     /// What became of the frame.
     pub verdict: Verdict,
-    /// The counter of a forwarded packet.
+    /// Its service's counter, if one counts it: that of the backend it goes to, or of the reason why it does not.
     pub counter: Option<u32>,
-    /// The reason of any other.
+    /// The reason, unless it went to a backend.
     pub reason: Option<Reason>,
+    /// What it counts for beside one packet; bytes.
+    pub bytes: u64,
 }
 
 /// Handles a frame that came in by interface `ingress`.
 pub fn process(memory: &Memory, frame: &[u8], ingress: u32, now: Ticks) -> Outcome {
-    let packet = match parse(frame) {
+    let packet = match parse(frame, memory.features) {
         Ok(packet) => packet,
-        Err(reason) => return not_forwarded(Verdict::Pass, Reason::Pass(reason)),
+        Err(reason) => {
+            let bytes = frame.len() as u64;
+            return Outcome {
+                verdict: Verdict::Pass,
+                counter: None,
+                reason: Some(Reason::Pass(reason)),
+                bytes,
+            };
+        }
     };
-    match decide(memory, &packet, now) {
+    let decided = decide(memory, &packet, now);
+    let (verdict, counter, reason) = carried_out(memory, frame, ingress, &packet, &decided);
+    let counter = counter.or_else(|| decided.counter_of(reason?));
+    let bytes = if verdict == Verdict::Pass { frame.len() } else { usize::from(packet.length) };
+    Outcome { verdict, counter, reason, bytes: bytes as u64 }
+}
+
+/// What becomes of the frame, the counter of the backend it goes to, and the reason if it does not.
+fn carried_out(
+    memory: &Memory,
+    frame: &[u8],
+    ingress: u32,
+    packet: &Packet,
+    decided: &Decided<'_>,
+) -> (Verdict, Option<u32>, Option<Reason>) {
+    let without_backend = |verdict, reason| (verdict, None, Some(reason));
+    match decided.decision {
         Decision::Forward(forward) => {
-            let frame = rewritten(frame, &packet, &forward);
-            let out = memory.ports.get(usize::from(forward.hop.port())).copied().unwrap_or(0);
-            let verdict = if out == ingress {
+            let port = memory.ports.get(usize::from(forward.hop.port())).copied().unwrap_or_default();
+            let frame = rewritten(frame, packet, &forward, port);
+            let verdict = if port.ifindex == ingress {
                 Verdict::Transmit(frame)
-            } else if out == 0 {
-                return not_forwarded(Verdict::Drop, Reason::Drop(DropReason::NoPort));
+            } else if port.ifindex == 0 {
+                return without_backend(Verdict::Drop, Reason::Drop(DropReason::NoPort));
             } else {
-                Verdict::Redirect(out, frame)
+                Verdict::Redirect(port.ifindex, frame)
             };
             let reason = forward.counter.is_none().then_some(Reason::Note(Note::LaterFragment));
-            Outcome { verdict, counter: forward.counter, reason }
+            (verdict, forward.counter, reason)
         }
-        Decision::Echo => match echo_reply(frame, &packet) {
-            Some(reply) => Outcome {
-                verdict: Verdict::Transmit(reply),
-                counter: None,
-                reason: Some(Reason::Note(Note::EchoAnswered)),
-            },
-            None => not_forwarded(Verdict::Pass, Reason::Pass(PassReason::OtherProtocol)),
+        Decision::Echo => match echo_reply(frame, packet) {
+            Some(reply) => without_backend(Verdict::Transmit(reply), Reason::Note(Note::EchoAnswered)),
+            None => without_backend(Verdict::Pass, Reason::Pass(PassReason::OtherProtocol)),
         },
-        Decision::TooBig { room: _ } => not_forwarded(Verdict::Drop, Reason::Drop(DropReason::TooBig)),
-        Decision::Pass(reason) => not_forwarded(Verdict::Pass, Reason::Pass(reason)),
-        Decision::Drop(reason) => not_forwarded(Verdict::Drop, Reason::Drop(reason)),
+        Decision::TooBig { room } if too_big::is_answered(packet, room) => {
+            let answer = notice(frame, packet, room);
+            without_backend(Verdict::Transmit(answer), Reason::Note(Note::TooBigAnswered))
+        }
+        Decision::TooBig { room: _ } => without_backend(Verdict::Drop, Reason::Drop(DropReason::TooBig)),
+        Decision::Pass(reason) => without_backend(Verdict::Pass, Reason::Pass(reason)),
+        Decision::Drop(reason) => without_backend(Verdict::Drop, Reason::Drop(reason)),
     }
 }
 
-fn not_forwarded(verdict: Verdict, reason: Reason) -> Outcome {
-    Outcome { verdict, counter: None, reason: Some(reason) }
+/// The message to the sender of a packet that is too big.
+fn notice(frame: &[u8], packet: &Packet, room: u16) -> Vec<u8> {
+    let (head, inner) = frame.split_at(usize::from(packet.offset));
+    let sum = |quoted: &[u8]| {
+        // As the kernel's helper has it: of the words as they lie in memory.
+        u32::from(checksum::fold(checksum::add(0, quoted)).to_be())
+    };
+    let (quoted, headers) = if packet.is_v4 {
+        let quoted = &inner[..too_big::QUOTED_V4];
+        let Notice(headers) = too_big::notice_v4(packet, room, sum(quoted));
+        (quoted, pod::bytes(&headers).to_vec())
+    } else {
+        let quoted = &inner[..too_big::QUOTED_V6];
+        let Notice(headers) = too_big::notice_v6(packet, room, sum(quoted));
+        (quoted, pod::bytes(&headers).to_vec())
+    };
+    [&head[6..12], &head[..6], &head[12..], &headers, quoted].concat()
 }
 
-fn rewritten(frame: &[u8], packet: &Packet, forward: &Forward<'_>) -> Vec<u8> {
+fn rewritten(frame: &[u8], packet: &Packet, forward: &Forward<'_>, port: Port) -> Vec<u8> {
     let Forward { backend, standing, hop, hash, .. } = *forward;
     // VLAN tags stay; the EtherType behind them is that of the outermost IP header.
     let (head, inner) = frame.split_at(usize::from(packet.offset));
     let (tags, ether_type) = head[12..].split_at(head.len() - 14);
+    // Unless the port has a tag of its own, which takes the place of all; the priority stays.
+    let tags = if port.vlan == 0 {
+        tags.to_vec()
+    } else {
+        let priority = tags.get(2..4).map_or(0, |control| u16::from_be_bytes([control[0], control[1]]));
+        let control = priority & !encap::VLAN_ID | port.vlan as u16 & encap::VLAN_ID;
+        [ETHER_VLAN.to_ne_bytes(), control.to_be_bytes()].concat()
+    };
     let (ether_type, outer) = match forward.encap {
         Encap::L2 => (ether_type.to_vec(), Vec::new()),
         Encap::Ip4 => (
@@ -97,7 +147,7 @@ fn rewritten(frame: &[u8], packet: &Packet, forward: &Forward<'_>) -> Vec<u8> {
         ),
     };
     let (destination, source) = (hop.destination(), hop.source());
-    [&destination[..], &source, tags, &ether_type, &outer, &one_hop_on(inner, packet)].concat()
+    [&destination[..], &source, &tags, &ether_type, &outer, &one_hop_on(inner, packet)].concat()
 }
 
 /// The IP packet with one hop less to live.

@@ -108,7 +108,7 @@ impl Fixture {
             }
             Expect::Dropped(reason) => {
                 let answer = Answer { verdict: Verdict::Drop, frame: Vec::new() };
-                (answer, Place::Reason(reason.name()), whole)
+                (answer, Place::Reason(reason.name()), ip_length(&self.frame))
             }
         };
         ensure!(
@@ -158,7 +158,7 @@ pub fn forwarded(
     out: &[u8],
 ) -> anyhow::Result<Answer> {
     let hop = member.hop.as_ref().context("a backend that can be reached")?;
-    let verdict = if hop.ifindex == ingress { Verdict::Transmit } else { Verdict::Redirect };
+    let verdict = if hop.port.ifindex == ingress { Verdict::Transmit } else { Verdict::Redirect };
     if !member.tunnelled {
         return Ok(Answer { verdict, frame: rewritten(frame, macs(hop)) });
     }

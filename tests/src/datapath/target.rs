@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use lb_common::{
-    abi::{ServiceKey, Tracking},
+    abi::{Features, Port, Quic, Rate, ServiceKey, Tracking},
     addr::Addr,
 };
 use lb_user::model::{
@@ -16,6 +16,11 @@ use crate::packets::{outer::Macs, protocol};
 /// So many ticks that no test sees them pass.
 pub const LONG: u32 = 1 << 24;
 
+/// Nothing yet, for a program that can do everything.
+pub fn blank() -> Target {
+    Target { features: Features::ALL, ..Target::default() }
+}
+
 /// A name.
 ///
 /// # Panics
@@ -27,7 +32,7 @@ pub fn name(text: &str) -> Name {
 /// A next hop with an MTU of 1500. Its MACs say which it is.
 pub fn hop(ifindex: u32, number: u8) -> HopTarget {
     HopTarget {
-        ifindex,
+        port: Port { ifindex, vlan: 0 },
         source: [0x02, 0, 0, 0, 1, ifindex as u8],
         destination: [0x02, 0, 0, 0, 2, number],
         mtu: 1500,
@@ -45,7 +50,7 @@ pub fn macs(hop: &HopTarget) -> Macs {
 /// If the address is none.
 pub fn l2(address: &str, hop: HopTarget) -> MemberTarget {
     let address: IpAddr = address.parse().expect("an address");
-    MemberTarget { address, tunnelled: false, hop: Some(hop), weight: 100, keeps: true }
+    MemberTarget { address, tunnelled: false, hop: Some(hop), weight: 100, keeps: true, server_id: None }
 }
 
 /// A backend behind a tunnel, of weight 100.
@@ -92,6 +97,12 @@ pub fn service(service: &str, vip: &str, ports: &[&str], pool: &str) -> ServiceT
         flags: Tracking::bits(Tracking::Transition, Tracking::Never),
         tcp_idle: LONG,
         udp_idle: LONG,
+        affinity: 0,
+        quic: Quic::default(),
+        list: None,
+        limited: 0,
+        packets: Rate::default(),
+        flows: Rate::default(),
     }
 }
 

@@ -7,7 +7,7 @@ use lb_user::model::plan::{MemberTarget, Target};
 
 use super::{
     EGRESS, INGRESS, Rig, THIRD,
-    target::{LONG, hop, ipip, l2, name_vips, pool, service},
+    target::{LONG, blank, hop, ipip, l2, name_vips, pool, service},
     with_rig,
 };
 use crate::packets::Packet;
@@ -36,7 +36,7 @@ pub fn balancer() -> Target {
             pool("unreachable", 11, vec![unreachable.clone()]),
             pool("one-of-three", 11, vec![none, l2("10.0.0.7", hop(INGRESS, 7)), unreachable]),
         ],
-        ..Target::default()
+        ..blank()
     };
     for (vip, family) in VIPS.iter().zip(["v4", "v6"]) {
         let mut add = |what: &str, ports: &[&str], pool: &str| {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use lb_common::{
-    abi::{Backend, Service, ServiceKey, Slot, Tracking},
+    abi::{Backend, Port, Quic, Rate, Service, ServiceKey, Slot, Tracking},
     addr::Addr,
 };
 use lb_user::model::{
@@ -17,7 +17,7 @@ use lb_user::model::{
 
 use super::{
     EGRESS, INGRESS, LIMITS, Rig, THIRD,
-    target::{LONG, name, name_vips},
+    target::{LONG, blank, name, name_vips},
 };
 use crate::packets::{protocol, random::Random};
 
@@ -42,7 +42,7 @@ pub struct World {
 impl World {
     /// A balancer with some pools and services.
     pub fn new(random: &mut Random) -> Self {
-        let mut world = Self { target: Target { seed: random.next(), ..Target::default() }, names: 0 };
+        let mut world = Self { target: Target { seed: random.next(), ..blank() }, names: 0 };
         for _ in 0..=random.below(POOLS) {
             world.add_pool(random);
         }
@@ -124,6 +124,7 @@ impl World {
                 hop: (!random.once_in(6)).then(|| hop(random)),
                 weight: weight(random),
                 keeps: !random.once_in(5),
+                server_id: None,
             });
         }
     }
@@ -168,6 +169,12 @@ impl World {
                 flags: Tracking::bits(tcp, udp) | echo,
                 tcp_idle: random.pick(&IDLE),
                 udp_idle: random.pick(&IDLE),
+                affinity: 0,
+                quic: Quic::default(),
+                list: None,
+                limited: 0,
+                packets: Rate::default(),
+                flows: Rate::default(),
             });
         }
     }
@@ -229,7 +236,7 @@ fn weight(random: &mut Random) -> u32 {
 
 fn hop(random: &mut Random) -> HopTarget {
     HopTarget {
-        ifindex: random.pick(&[INGRESS, EGRESS, THIRD]),
+        port: Port { ifindex: random.pick(&[INGRESS, EGRESS, THIRD]), vlan: 0 },
         source: random.array(),
         destination: random.array(),
         mtu: random.pick(&[0, 68, 576, 1280, 1480, 1500, 1500, 1500, 9000, 65_535, 65_536]),

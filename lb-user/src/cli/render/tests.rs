@@ -243,6 +243,7 @@ fn stats_show_only_reasons_that_happened() {
                 .into_iter()
                 .map(|backend| BackendStats { backend: backend.name, traffic: backend.traffic })
                 .collect(),
+            reasons: Vec::new(),
         }],
         reasons: vec![
             reason("not_ip", "pass", 1234),

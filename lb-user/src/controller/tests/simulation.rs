@@ -21,7 +21,16 @@ use crate::{
 };
 
 const LIMITS: Limits =
-    Limits { index: 16, services: 8, slots: 1024, backends: 256, counters: 1024, flow_buckets: 4096 };
+    Limits {
+        index: 16,
+        services: 8,
+        slots: 1024,
+        backends: 512,
+        counters: 2048,
+        flow_buckets: 4096,
+        limiters: 16,
+        prefixes: 64,
+    };
 const IDLE: Duration = Duration::from_secs(20);
 const SERVERS: u8 = 7;
 
@@ -64,9 +73,11 @@ fn send(memory: &Memory, client: (Addr, u16), tcp_flags: u8, now: Duration) -> O
         offset: 14,
         is_v4: true,
         kind: Kind::Whole,
+        quic_head: 0,
+        quic_id: 0,
         fragment: 0,
     };
-    match decide(memory, &packet, ticks_at(now)) {
+    match decide(memory, &packet, ticks_at(now)).decision {
         Decision::Forward(forward) => Some(forward.hop.destination()[5]),
         Decision::Echo | Decision::TooBig { .. } | Decision::Pass(_) | Decision::Drop(_) => None,
     }

@@ -1,8 +1,11 @@
 //! Reads the tables back out of the kernel.
 
-use lb_common::abi::Flow;
+use std::collections::BTreeMap;
 
-use super::Kernel;
+use aya::maps::{LpmTrie, MapData, MapError, lpm_trie::Key};
+use lb_common::abi::{Flow, PrefixKey, name};
+
+use super::{Kernel, KernelError};
 use crate::model::memory::{Flows, Memory};
 
 impl Kernel {
@@ -19,7 +22,26 @@ impl Kernel {
             flows: Flows::of((0..tables.flows.len()).flat_map(|at| tables.flows.load(at).0)),
             backends: (0..tables.backends.len()).map(|at| tables.backends.load(at)).collect(),
             ports: (0..tables.ports.len()).map(|at| tables.ports.load(at)).collect(),
+            features: self.features,
+            prefixes: self.prefixes(),
+            limiters: Flows::of((0..tables.limiters.len()).flat_map(|at| tables.limiters.load(at).0)),
         }
+    }
+
+    /// Every entry of every list of prefixes. An entry that is removed meanwhile may be missing or not.
+    fn prefixes(&self) -> BTreeMap<PrefixKey, u32> {
+        let Ok(trie) = self.trie() else { return BTreeMap::new() };
+        let entry = |entry: Result<(Key<[u32; 5]>, u32), MapError>| {
+            let (key, value) = entry.ok()?;
+            let [list, address @ ..] = key.data();
+            Some((PrefixKey { bits: key.prefix_len(), list, address }, value))
+        };
+        trie.iter().filter_map(entry).collect()
+    }
+
+    fn trie(&self) -> Result<LpmTrie<&MapData, [u32; 5], u32>, KernelError> {
+        let map = self.ebpf.map(name::PREFIXES).ok_or(KernelError::Missing(name::PREFIXES))?;
+        map.try_into().map_err(|_| KernelError::Missing(name::PREFIXES))
     }
 
     /// Every remembered flow.

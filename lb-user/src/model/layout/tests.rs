@@ -44,6 +44,7 @@ fn who_gets_a_number_after_another_has_another_epoch() {
                 hop: None,
                 weight: 1,
                 keeps: true,
+                server_id: None,
             })
             .collect(),
     };

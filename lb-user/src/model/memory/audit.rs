@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{
-    abi::{Selector, Service, ServiceKey, Slot, Ticks},
+    abi::{Port, PrefixKey, Selector, Service, ServiceKey, Slot, Ticks},
     addr::Addr,
     decide::{Decision, decide},
     packet::{Kind, Packet},
@@ -91,7 +91,7 @@ fn assert_present(memory: &Memory, service: &Service, slot: Slot) {
     assert!(backend.standing().encap().is_some(), "{slot:?} of {service:?} names an absent backend");
     assert_ne!(
         memory.ports[usize::from(backend.hop().port())],
-        0,
+        Port::default(),
         "{slot:?} of {service:?} leaves by no port"
     );
 }
@@ -111,7 +111,7 @@ fn assert_apart(a: &Service, b: &Service) {
 
 /// Whether two tables are the same, whatever flows packets left in them.
 pub(crate) fn same_tables(a: &Memory, b: &Memory) -> bool {
-    let without = |memory: &Memory| Memory { flows: Flows::new(0), ..memory.clone() };
+    let without = |memory: &Memory| Memory { flows: Flows::new(0), limiters: Flows::new(0), ..memory.clone() };
     without(a) == without(b)
 }
 
@@ -130,11 +130,13 @@ pub(crate) fn destinations(memory: &Memory, key: &ServiceKey) -> Vec<Option<[u8;
         offset: 14,
         is_v4: key.vip.is_v4(),
         kind: Kind::Whole,
+        quic_head: 0,
+        quic_id: 0,
         fragment: 0,
     };
     let memory = &memory.clone();
     (1024..1024 + 64)
-        .map(|port| match decide(memory, &packet(port), Ticks::default()) {
+        .map(|port| match decide(memory, &packet(port), Ticks::default()).decision {
             Decision::Forward(forward) => Some(forward.hop.destination()),
             Decision::Echo | Decision::TooBig { .. } | Decision::Pass(_) | Decision::Drop(_) => None,
         })
@@ -171,7 +173,16 @@ impl InFlight {
             Change::Service { number, .. } => assert!(!self.services.contains(number), "{change:?}"),
             Change::Index { copy, .. } => assert!(!self.copies.contains(copy), "{change:?}"),
             Change::Settle => *self = Self { epochs: std::mem::take(&mut self.epochs), ..Self::default() },
-            Change::Hop { .. } | Change::Standing { .. } | Change::Slots(_) | Change::Config(_) => {}
+            Change::Prefixes { set, remove } => {
+                let written = set.iter().map(|(key, _)| key).chain(remove);
+                for PrefixKey { list, .. } in written {
+                    // Whose tunnels they are may change at any time; what a packet is looking through may not.
+                    let in_use = self.copies.contains(list)
+                        || self.records.iter().any(|service| service.acl != 0 && service.acl == *list);
+                    assert!(!in_use, "{change:?}");
+                }
+            }
+            Change::Features(_) | Change::Hop { .. } | Change::Standing { .. } | Change::Slots(_) | Change::Config(_) => {}
             Change::Previous(slots) => {
                 // A packet in transition may be about to look: it may find nobody, but not somebody else.
                 for (place, next) in slots {
@@ -185,6 +196,8 @@ impl InFlight {
         // Slots may change at any time, but must lead to backends whatever service a packet came by.
         for service in &self.records {
             assert_slots(memory, service);
+            let needs = service.needs();
+            assert!(memory.features.has(needs), "{service:?} needs {needs:?}, not {:?}", memory.features);
         }
     }
 

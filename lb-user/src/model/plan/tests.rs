@@ -195,13 +195,13 @@ fn a_number_given_up_is_the_last_to_be_given_again() {
 #[test]
 fn a_pool_without_a_free_number_moves() {
     let mut world = World::new(SMALL);
-    world.go(&simple(8));
-    let mut target = simple(16);
+    world.go(&simple(16));
+    let mut target = simple(64);
     world.go(&target);
-    assert_eq!(world.layout.pool(&targets::name('p', 1)).unwrap().capacity, 16);
+    assert_eq!(world.layout.pool(&targets::name('p', 1)).unwrap().capacity, 64);
     target.pools[0].members[0] = member(1, 99, 100);
     world.go(&target);
-    assert_eq!(world.layout.pool(&targets::name('p', 1)).unwrap().capacity, 32);
+    assert_eq!(world.layout.pool(&targets::name('p', 1)).unwrap().capacity, 256);
 }
 
 /// An interface that goes away between being reported and being used must not hold up every later plan.
@@ -212,7 +212,7 @@ fn a_port_that_nobody_needs_is_not_set_and_one_given_up_is_cleared() {
     world.go(&target);
     target.pools[0].members[0].hop = Some(hop(1, 0, 9, 0));
     let changes = world.plan(&target).unwrap();
-    assert!(matches!(changes[0], Change::Port { ifindex: 9, .. }), "{changes:?}");
+    assert!(matches!(changes[0], Change::Port { port: Port { ifindex: 9, .. }, .. }), "{changes:?}");
     // That step fails; the interface is gone.
     target.pools[0].members[0].hop = None;
     let changes = world.go(&target);
@@ -220,13 +220,22 @@ fn a_port_that_nobody_needs_is_not_set_and_one_given_up_is_cleared() {
 
     target.pools[0].members[1].hop = None;
     let changes = world.go(&target);
-    let cleared = |change: &Change| matches!(change, Change::Port { ifindex: 0, .. });
+    let cleared = |change: &Change| matches!(change, Change::Port { port: Port { ifindex: 0, .. }, .. });
     assert!(changes.iter().any(cleared), "{changes:?}");
 }
 
 #[test]
 fn what_is_full_says_so_and_leaves_the_layout_as_it_is() {
-    let limits = Limits { index: 16, services: 2, slots: 512, backends: 32, counters: 32, flow_buckets: 4 };
+    let limits = Limits {
+        index: 16,
+        services: 2,
+        slots: 512,
+        backends: 128,
+        counters: 300,
+        flow_buckets: 4,
+        limiters: 1,
+        prefixes: 16,
+    };
     let mut three = simple(2);
     three.services.extend([service(2, 1, vec![key(2, 80)]), service(3, 1, vec![key(3, 80)])]);
     let mut large = simple(2);
@@ -237,15 +246,15 @@ fn what_is_full_says_so_and_leaves_the_layout_as_it_is() {
     counters.services.push(service(2, 1, vec![key(2, 80)]));
     let mut interfaces = simple(65);
     for (ifindex, member) in (1..).zip(&mut interfaces.pools[0].members) {
-        member.hop.as_mut().unwrap().ifindex = ifindex;
+        member.hop.as_mut().unwrap().port.ifindex = ifindex;
     }
     for (target, what) in [
         (&three, "no room for 1 more services: the tables were made for 2; restart lb to make larger ones"),
         (&large, "no room for 499 more slots: the tables were made for 512; restart lb to make larger ones"),
-        (&many, "no room for 16 more backends: the tables were made for 32; restart lb to make larger ones"),
+        (&many, "no room for 64 more backends: the tables were made for 128; restart lb to make larger ones"),
         (
             &counters,
-            "no room for 64 more backends: the tables were made for 32; restart lb to make larger ones",
+            "no room for 128 more backends: the tables were made for 128; restart lb to make larger ones",
         ),
         (
             &interfaces,

@@ -17,6 +17,18 @@ const SLACK: Duration = Duration::from_millis(10 * (track::REFRESH as u64 + 1));
 /// In transition in most tests: from backend number 0 to number 1.
 const SLOT: u32 = 5;
 
+/// Tables with room for little.
+const SMALL: Limits = Limits {
+    index: 4,
+    services: 1,
+    slots: 32,
+    backends: 128,
+    counters: 128,
+    flow_buckets: 4,
+    limiters: 1,
+    prefixes: 1,
+};
+
 /// A pool of eleven slots and three backends, all of whose slots belong to number 1, and a second pool behind it.
 struct World {
     memory: Memory,
@@ -28,13 +40,14 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let limits = Limits { index: 4, services: 1, slots: 32, backends: 64, counters: 64, flow_buckets: 4 };
+        let limits = SMALL;
         let member = |k: u8| MemberTarget {
             address: [10, 0, 0, k].into(),
             tunnelled: false,
             hop: None,
             weight: 1,
             keeps: true,
+            server_id: None,
         };
         let pool = |name: &str| PoolTarget {
             name: Name::new(name).unwrap(),

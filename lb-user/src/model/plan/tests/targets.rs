@@ -14,7 +14,16 @@ use crate::model::memory::audit::{audit, slots};
 
 /// Tables so small that a test may look at all of it after each step.
 pub(super) const SMALL: Limits =
-    Limits { index: 128, services: 64, slots: 2048, backends: 1024, counters: 4096, flow_buckets: 16 };
+    Limits {
+        index: 128,
+        services: 64,
+        slots: 2048,
+        backends: 2048,
+        counters: 8192,
+        flow_buckets: 16,
+        limiters: 16,
+        prefixes: 1024,
+    };
 
 /// Address of backend `k` of pool `pool`.
 pub(super) fn address(pool: u8, k: u8) -> IpAddr {
@@ -39,13 +48,13 @@ pub(super) fn key(vip: u8, port: u16) -> ServiceKey {
 }
 
 pub(super) fn hop(pool: u8, k: u8, ifindex: u32, version: u8) -> HopTarget {
-    HopTarget { ifindex, source: [6; 6], destination: mac(pool, k, version), mtu: 1500 }
+    HopTarget { port: Port { ifindex, vlan: 0 }, source: [6; 6], destination: mac(pool, k, version), mtu: 1500 }
 }
 
 /// Backend `k` of pool `pool`, next door. It can serve the flows it has.
 pub(super) fn member(pool: u8, k: u8, weight: u32) -> MemberTarget {
     let hop = Some(hop(pool, k, 3, 0));
-    MemberTarget { address: address(pool, k), tunnelled: false, hop, weight, keeps: true }
+    MemberTarget { address: address(pool, k), tunnelled: false, hop, weight, keeps: true, server_id: None }
 }
 
 pub(super) fn pool(number: u8, slots: u32, members: Vec<MemberTarget>) -> PoolTarget {
@@ -60,6 +69,12 @@ pub(super) fn service(number: u8, pool: u8, keys: Vec<ServiceKey>) -> ServiceTar
         flags: 0,
         tcp_idle: 1000,
         udp_idle: 100,
+        affinity: 0,
+        quic: Quic::default(),
+        list: None,
+        limited: 0,
+        packets: Rate::default(),
+        flows: Rate::default(),
     }
 }
 
@@ -99,6 +114,7 @@ pub(super) fn targets() -> impl Strategy<Value = Target> {
                     .collect(),
                 settled,
                 fragment_idle: 5,
+                ..Target::default()
             }
         },
     )
@@ -115,6 +131,7 @@ fn any_pool(number: u8, slots: u32, members: BTreeMap<u8, AnyMember>) -> PoolTar
             hop: way.map(|(ifindex, version)| hop(number, k, ifindex, version)),
             weight,
             keeps: keeps && way.is_some(),
+            server_id: None,
         },
     );
     pool(number, slots, members.collect())
@@ -170,7 +187,7 @@ pub(super) fn assert_arrived(memory: &Memory, target: &Target) {
                 .map(|hop| hop.map(|hop| (hop.destination(), memory.ports[usize::from(hop.port())])))
                 .collect();
             let wanted: Vec<_> =
-                wanted.iter().map(|hop| hop.map(|hop| (hop.destination, hop.ifindex))).collect();
+                wanted.iter().map(|hop| hop.map(|hop| (hop.destination, hop.port))).collect();
             assert_eq!(got, wanted, "slots of {key:?}");
         }
     }
@@ -192,10 +209,10 @@ pub(super) fn assert_arrived(memory: &Memory, target: &Target) {
     assert_eq!(present, records, "backends");
     let services = memory.services.iter().filter(|service| service.slot_count != 0).count();
     assert_eq!(services, target.services.len(), "services");
-    let mut interfaces: Vec<u32> = target.hops().map(|hop| hop.ifindex).collect();
+    let mut interfaces: Vec<Port> = target.hops().map(|hop| hop.port).collect();
     interfaces.sort_unstable();
     interfaces.dedup();
-    let mut ports: Vec<u32> = memory.ports.iter().copied().filter(|&port| port != 0).collect();
+    let mut ports: Vec<Port> = memory.ports.iter().copied().filter(|&port| port != Port::default()).collect();
     ports.sort_unstable();
     assert_eq!(ports, interfaces, "ports");
 }

@@ -19,6 +19,7 @@ fn large(services: u16, backends: u8) -> Target {
             hop: Some(hop(low, k, 3, high)),
             weight: 100,
             keeps: true,
+            server_id: None,
         };
         let members = (0..backends).map(member).collect();
         target.pools.push(PoolTarget { name: numbered('p', n), ..pool(0, 1021, members) });

@@ -1,0 +1,42 @@
+//! What a configuration may use beyond the plain path. A program is loaded for the features in use: the verifier
+//! removes what the others would cost.
+
+/// A set of features: the read-only global [`super::name::FEATURES`] of a loaded program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Features(pub u32);
+
+impl Features {
+    /// None.
+    pub const NONE: Self = Self(0);
+    /// Services on any port of a protocol.
+    pub const ANY_PORT: Self = Self(1);
+    /// Services on a prefix of virtual addresses.
+    pub const PREFIX_VIP: Self = Self(1 << 1);
+    /// Flows of one source on one backend.
+    pub const AFFINITY: Self = Self(1 << 2);
+    /// Backends chosen by QUIC connection ID.
+    pub const QUIC: Self = Self(1 << 3);
+    /// Lists of sources.
+    pub const ACL: Self = Self(1 << 4);
+    /// Limits for each source.
+    pub const LIMITS: Self = Self(1 << 5);
+    /// Sampled events.
+    pub const EVENTS: Self = Self(1 << 6);
+    /// Frames are captured.
+    pub const CAPTURE: Self = Self(1 << 7);
+    /// All of them.
+    pub const ALL: Self = Self((1 << 8) - 1);
+
+    /// Whether it has all of `others`.
+    #[inline(always)]
+    pub const fn has(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
+
+    /// Both sets.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+}
