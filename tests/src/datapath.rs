@@ -340,7 +340,14 @@ impl Rig {
             let known = Reason::all().find(|reason| reason.counter() == number);
             (Place::Reason(known.map_or("unknown", Reason::name)), counter)
         });
-        forwarded.chain(reasons).filter(|(_, counter)| *counter != Counter::default()).collect()
+        let mut counted = BTreeMap::new();
+        for (place, counter) in forwarded.chain(reasons).filter(|(_, counter)| *counter != Counter::default())
+        {
+            // Several services may have counted for the same reason.
+            let sum: &mut Counter = counted.entry(place).or_default();
+            *sum = *sum + counter;
+        }
+        counted
     }
 
     /// The service and backend that a counter belongs to, or its reason.

@@ -7,7 +7,7 @@ use lb_common::abi::{Counter, DropReason, PassReason, Slot};
 use lb_tests::{
     datapath::{
         EGRESS, INGRESS, Place, THIRD, Verdict,
-        fixture::{Expect, Fixture, check_all},
+        fixture::{Expect, Fixture, check_all, ip_length},
         sh,
         target::name,
         ways::{CLIENTS, VIPS, WAYS, endpoint, to, with_balancer},
@@ -217,7 +217,7 @@ fn what_cannot_be_served_is_dropped_for_a_reason() {
                 if port >= 82 {
                     let about = format!("{} bytes to port {port}, {suffix}", fits + 1);
                     let longer = packet.ip_length(fits + 1);
-                    fixtures.push(Fixture::dropped(&about, &longer, DropReason::TooBig));
+                    fixtures.push(Fixture::too_big(&about, &longer, fits as u32));
                 }
             }
         }
@@ -288,7 +288,7 @@ fn a_tunnel_without_headroom_drops() {
                     let less = rig.run_with_headroom(needed - 4, &frame)?;
                     ensure!(less.verdict == Verdict::Drop, "port {port}: {less:?}");
                     let counted = rig.counted();
-                    let once = Counter { packets: 1, bytes: frame.len() as u64 };
+                    let once = Counter { packets: 1, bytes: ip_length(&frame) };
                     let place = Place::Reason(DropReason::NoHeadroom.name());
                     ensure!(counted == BTreeMap::from([(place, once)]), "port {port}: {counted:?}");
                 }

@@ -120,10 +120,10 @@ fn a_full_pool_changes_its_tunnel_source() {
             ..blank()
         };
         rig.install(&target)?;
-        target.pools[0].members = (1..=12).map(backend).collect();
+        target.pools[0].members = (1..=48).map(backend).collect();
         rig.install(&target)?;
         let room = rig.layout().pool(&name("p")).context("the pool")?.capacity;
-        ensure!(room < 24, "not full: room for {room}");
+        ensure!(room < 96, "not full: room for {room}");
         target.outer.v4 = ("172.17.0.0".parse()?, 16);
         let keys = target.services[0].keys.clone();
         rig.install_watched(&target, |rig, change| {

@@ -147,7 +147,7 @@ fn packets_are_logged_when_asked_for_and_a_trace_beside_the_configuration_does_n
         ensure!(tally.failed() == 0, "{tally}");
         wait::until("packets in the log", SETTLE, || {
             let log = daemon.log();
-            ensure!(log.contains("forwarded port"), "no packets in the log");
+            ensure!(log.contains("verdict 3"), "no packets in the log");
             Ok(())
         })?;
         let status = daemon.stop()?;

@@ -32,6 +32,13 @@ pub enum Expect {
         /// The backend it goes to.
         backend: &'static str,
     },
+    /// The balancer sends this frame back.
+    Answered {
+        /// What counts it.
+        note: Note,
+        /// What it sends.
+        reply: Vec<u8>,
+    },
     /// It goes on to the kernel as it is.
     Passed(PassReason),
     /// It is gone.
@@ -69,6 +76,20 @@ impl Fixture {
         Self { about: about.to_owned(), frame: packet.frame(), expect: Expect::Dropped(reason) }
     }
 
+    /// A packet that does not fit its tunnel: its sender is told how much would.
+    pub fn too_big(about: &str, packet: &Packet, room: u32) -> Self {
+        let frame = packet.frame();
+        let mut reply = packet.too_big(room).frame();
+        let (destination, source) = (frame[6..12].to_vec(), frame[..6].to_vec());
+        reply[..6].copy_from_slice(&destination);
+        reply[6..12].copy_from_slice(&source);
+        Self {
+            about: about.to_owned(),
+            frame,
+            expect: Expect::Answered { note: Note::TooBigAnswered, reply },
+        }
+    }
+
     /// Runs it, from an interface.
     ///
     /// # Errors
@@ -101,6 +122,10 @@ impl Fixture {
                     Place::Forwarded { service: (*service).into(), backend: (*backend).into() }
                 };
                 (expected, place, ip_length(&self.frame))
+            }
+            Expect::Answered { note, reply } => {
+                let answer = Answer { verdict: Verdict::Transmit, frame: reply.clone() };
+                (answer, Place::Reason(note.name()), ip_length(&self.frame))
             }
             Expect::Passed(reason) => {
                 let answer = Answer { verdict: Verdict::Pass, frame: self.frame.clone() };

@@ -56,6 +56,17 @@ impl Packet {
         icmp(router, self.source.ip(), what, rest, &packet)
     }
 
+    /// The answer to this packet from where it went: no more than `room` bytes fit there. Of IPv4 it quotes 512 bytes, of
+    /// IPv6 as many as fit the least MTU.
+    pub fn too_big(&self, room: u32) -> Self {
+        let family = usize::from(self.source.is_ipv6());
+        let quoted = [512, 1280 - 48][family];
+        Self {
+            tags: self.tags.clone(),
+            ..self.error(self.destination.ip(), icmp::TOO_BIG[family], room, quoted)
+        }
+    }
+
     /// The same packet in the other direction.
     pub fn reply(self) -> Self {
         Self { source: self.destination, destination: self.source, ..self }

@@ -20,17 +20,16 @@ use crate::{
     model::memory::Memory,
 };
 
-const LIMITS: Limits =
-    Limits {
-        index: 16,
-        services: 8,
-        slots: 1024,
-        backends: 512,
-        counters: 2048,
-        flow_buckets: 4096,
-        limiters: 16,
-        prefixes: 64,
-    };
+const LIMITS: Limits = Limits {
+    index: 16,
+    services: 8,
+    slots: 1024,
+    backends: 512,
+    counters: 2048,
+    flow_buckets: 4096,
+    limiters: 16,
+    prefixes: 64,
+};
 const IDLE: Duration = Duration::from_secs(20);
 const SERVERS: u8 = 7;
 

@@ -26,17 +26,16 @@ use crate::{
     },
 };
 
-pub(super) const LIMITS: Limits =
-    Limits {
-        index: 128,
-        services: 64,
-        slots: 8192,
-        backends: 4096,
-        counters: 16384,
-        flow_buckets: 64,
-        limiters: 16,
-        prefixes: 1024,
-    };
+pub(super) const LIMITS: Limits = Limits {
+    index: 128,
+    services: 64,
+    slots: 8192,
+    backends: 4096,
+    counters: 16384,
+    flow_buckets: 64,
+    limiters: 16,
+    prefixes: 1024,
+};
 
 /// The world's clock of flows.
 pub(super) const TICKS_PER_SECOND: u32 = 250;

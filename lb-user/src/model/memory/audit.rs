@@ -111,7 +111,8 @@ fn assert_apart(a: &Service, b: &Service) {
 
 /// Whether two tables are the same, whatever flows packets left in them.
 pub(crate) fn same_tables(a: &Memory, b: &Memory) -> bool {
-    let without = |memory: &Memory| Memory { flows: Flows::new(0), limiters: Flows::new(0), ..memory.clone() };
+    let without =
+        |memory: &Memory| Memory { flows: Flows::new(0), limiters: Flows::new(0), ..memory.clone() };
     without(a) == without(b)
 }
 
@@ -182,7 +183,11 @@ impl InFlight {
                     assert!(!in_use, "{change:?}");
                 }
             }
-            Change::Features(_) | Change::Hop { .. } | Change::Standing { .. } | Change::Slots(_) | Change::Config(_) => {}
+            Change::Features(_)
+            | Change::Hop { .. }
+            | Change::Standing { .. }
+            | Change::Slots(_)
+            | Change::Config(_) => {}
             Change::Previous(slots) => {
                 // A packet in transition may be about to look: it may find nobody, but not somebody else.
                 for (place, next) in slots {

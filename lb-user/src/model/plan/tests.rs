@@ -181,14 +181,15 @@ fn a_number_given_up_is_the_last_to_be_given_again() {
         world.layout.pool(&targets::name('p', 1)).unwrap().numbers[&identity]
     };
     let given_up = number(&world, 3);
-    for k in 4..16 {
+    let capacity = world.layout.pool(&targets::name('p', 1)).unwrap().capacity as u8;
+    for k in 4..capacity {
         target.pools[0].members[3] = member(1, k, 100);
         world.go(&target);
         assert_ne!(number(&world, k), given_up);
     }
-    target.pools[0].members[3] = member(1, 16, 100);
+    target.pools[0].members[3] = member(1, capacity, 100);
     world.go(&target);
-    assert_eq!(number(&world, 16), given_up, "all others had their turn");
+    assert_eq!(number(&world, capacity), given_up, "all others had their turn");
 }
 
 /// Every number of the pool is taken, and a backend is exchanged: the pool must move to do it.
@@ -242,7 +243,7 @@ fn what_is_full_says_so_and_leaves_the_layout_as_it_is() {
     large.pools[0].slots = 499;
     let mut many = simple(2);
     many.pools.extend([pool(2, 11, vec![member(2, 0, 1)]), pool(3, 11, vec![member(3, 0, 1)])]);
-    let mut counters = simple(17);
+    let mut counters = simple(65);
     counters.services.push(service(2, 1, vec![key(2, 80)]));
     let mut interfaces = simple(65);
     for (ifindex, member) in (1..).zip(&mut interfaces.pools[0].members) {
@@ -254,7 +255,7 @@ fn what_is_full_says_so_and_leaves_the_layout_as_it_is() {
         (&many, "no room for 64 more backends: the tables were made for 128; restart lb to make larger ones"),
         (
             &counters,
-            "no room for 128 more backends: the tables were made for 128; restart lb to make larger ones",
+            "no room for 512 more backends: the tables were made for 128; restart lb to make larger ones",
         ),
         (
             &interfaces,

@@ -13,17 +13,16 @@ use super::super::*;
 use crate::model::memory::audit::{audit, slots};
 
 /// Tables so small that a test may look at all of it after each step.
-pub(super) const SMALL: Limits =
-    Limits {
-        index: 128,
-        services: 64,
-        slots: 2048,
-        backends: 2048,
-        counters: 8192,
-        flow_buckets: 16,
-        limiters: 16,
-        prefixes: 1024,
-    };
+pub(super) const SMALL: Limits = Limits {
+    index: 128,
+    services: 64,
+    slots: 2048,
+    backends: 2048,
+    counters: 8192,
+    flow_buckets: 16,
+    limiters: 16,
+    prefixes: 1024,
+};
 
 /// Address of backend `k` of pool `pool`.
 pub(super) fn address(pool: u8, k: u8) -> IpAddr {
@@ -48,7 +47,12 @@ pub(super) fn key(vip: u8, port: u16) -> ServiceKey {
 }
 
 pub(super) fn hop(pool: u8, k: u8, ifindex: u32, version: u8) -> HopTarget {
-    HopTarget { port: Port { ifindex, vlan: 0 }, source: [6; 6], destination: mac(pool, k, version), mtu: 1500 }
+    HopTarget {
+        port: Port { ifindex, vlan: 0 },
+        source: [6; 6],
+        destination: mac(pool, k, version),
+        mtu: 1500,
+    }
 }
 
 /// Backend `k` of pool `pool`, next door. It can serve the flows it has.
