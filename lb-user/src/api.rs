@@ -312,10 +312,13 @@ pub struct ServiceView {
     pub pool: String,
     /// `UP` if any backend takes flows, else `DOWN`.
     pub state: State,
-    /// Packets and bytes towards this service's backends since the daemon started, and per second.
+    /// Packets and bytes towards this service's backends since the daemon started, and per second; those that are gone
+    /// as well.
     pub traffic: Traffic,
     /// The pool's backends; traffic is that of this service.
     pub backends: Vec<BackendView>,
+    /// Its packets that were not sent to a backend, by reason; only those that happened.
+    pub reasons: Vec<ReasonStats>,
 }
 
 /// A pool, as shown.
@@ -458,7 +461,7 @@ pub struct HealthView {
 pub struct Stats {
     /// Traffic by service and backend.
     pub services: Vec<ServiceStats>,
-    /// Packets not forwarded, by reason.
+    /// Packets not sent to a backend, by reason: those of no service, and those of all services together.
     pub reasons: Vec<ReasonStats>,
 }
 
@@ -467,7 +470,7 @@ pub struct Stats {
 pub struct ServiceStats {
     /// Its name.
     pub service: String,
-    /// All its backends together.
+    /// All its backends together, those that are gone as well.
     pub traffic: Traffic,
     /// By backend.
     pub backends: Vec<BackendStats>,
@@ -478,18 +481,20 @@ pub struct ServiceStats {
 /// Traffic of a backend within a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BackendStats {
-    /// Its name.
+    /// Its name; one that left the configuration is named by its address.
     pub backend: String,
+    /// Whether it left the configuration and only serves the flows it has.
+    pub is_leaving: bool,
     /// Packets and bytes.
     pub traffic: Traffic,
 }
 
-/// Packets not forwarded, for one reason.
+/// Packets not sent to a backend, for one reason.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReasonStats {
     /// Name of the reason.
     pub reason: String,
-    /// `pass` or `drop`.
+    /// `pass`, `drop`, or `note` for what was answered or noticed.
     pub verdict: String,
     /// One sentence.
     pub text: String,

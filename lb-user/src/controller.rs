@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use lb_common::abi::{Limits, Reason};
+use lb_common::abi::{Counter, Limits, Reason};
 
 pub use self::event::{Action, Applied, Event, Identity, Level, Token};
 use self::leaving::Leaving;
@@ -34,7 +34,7 @@ use crate::{
         plan::{self, Change, TableCache},
         probe::{BackendId, ProbeOutcome, ProbeSpec},
         service::{CheckKind, Desired, Name},
-        traffic::Meter,
+        traffic::{Counters, Meter},
         transition::{Summary, Watch},
     },
 };
@@ -50,7 +50,18 @@ type CounterOwner = (Name, Counted);
 enum Counted {
     /// What it sends to a backend of its pool.
     Backend(Name),
+    /// What it sends to one that left the configuration and still has flows.
+    Leaving(IpAddr),
     /// What it does not, by [`Reason::counter`].
+    Reason(u32),
+}
+
+/// What outlives those that it is the sum of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Sum {
+    /// What a service sends to all its backends, those that are gone as well.
+    Service(Name),
+    /// What is counted for a reason, by [`Reason::counter`], of services that are gone as well.
     Reason(u32),
 }
 
@@ -72,7 +83,7 @@ pub struct Controller {
     retry_at: Option<Duration>,
     failure: Option<String>,
     traffic: Meter<CounterOwner>,
-    reasons: Meter<usize>,
+    sums: Meter<Sum>,
     /// What was last ordered of the edges: orders are only repeated if they differ.
     resolving: BTreeSet<IpAddr>,
     probing: BTreeMap<BackendId, ProbeSpec>,
@@ -120,7 +131,7 @@ impl Controller {
             retry_at: None,
             failure: None,
             traffic: Meter::default(),
-            reasons: Meter::default(),
+            sums: Meter::default(),
             resolving: BTreeSet::new(),
             probing: BTreeMap::new(),
             writing: None,
@@ -183,11 +194,7 @@ impl Controller {
             Event::NextHop { target, state } => self.take_next_hop(now, target, state),
             Event::Probe(outcome) => self.take_outcome(now, &outcome),
             Event::Applied(applied) => self.take_applied(now, applied, actions),
-            Event::Counters(counters) => {
-                let owners = self.counter_owners();
-                self.traffic.read(now, &counters.forwarded, |place| owners.get(&place).cloned());
-                self.reasons.read(now, &counters.reasons, Some);
-            }
+            Event::Counters(counters) => self.take_counters(now, counters),
             Event::Flows(reading) => self.take_flows(now, &reading),
             Event::Request { token, request } => self.take_request(now, token, request, actions),
             Event::Tick => {
@@ -399,15 +406,35 @@ impl Controller {
         }
     }
 
+    fn take_counters(&mut self, now: Duration, counters: Counters) {
+        let Counters { forwarded, mut reasons } = counters;
+        let owners = self.counter_owners();
+        self.traffic.read(now, &forwarded, |place| owners.get(&place).cloned());
+        // In front, because there are ever as many of them.
+        reasons.resize(Reason::COUNT as usize, Counter::default());
+        reasons.extend(forwarded);
+        self.sums.read(now, &reasons, |place| match place.checked_sub(Reason::COUNT as usize) {
+            None => u32::try_from(place).ok().map(Sum::Reason),
+            Some(place) => owners.get(&place).map(|(service, counted)| match counted {
+                Counted::Backend(_) | Counted::Leaving(_) => Sum::Service(service.clone()),
+                Counted::Reason(reason) => Sum::Reason(*reason),
+            }),
+        });
+    }
+
     fn counter_owners(&self) -> BTreeMap<usize, CounterOwner> {
         let mut owners = BTreeMap::new();
         for (name, service) in self.layout.services() {
             let Some(pool) = self.layout.pool(&service.pool) else { continue };
             let Some(wanted) = self.desired.pool(&service.pool) else { continue };
-            for backend in &wanted.backends {
+            let leaving = self.leaving_from(&service.pool);
+            let leaving = leaving.map(|backend| (backend, Counted::Leaving(backend.address)));
+            let present =
+                wanted.backends.iter().map(|backend| (backend, Counted::Backend(backend.name.clone())));
+            for (backend, counted) in leaving.chain(present) {
                 let Some(&number) = pool.numbers.get(&self.identity_of(backend)) else { continue };
                 let place = service.record.counter_base as usize + usize::from(number);
-                owners.insert(place, (name.clone(), Counted::Backend(backend.name.clone())));
+                owners.insert(place, (name.clone(), counted));
             }
             for reason in Reason::all() {
                 let Some(number) = reason.of_service() else { continue };

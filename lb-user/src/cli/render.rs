@@ -19,7 +19,7 @@ pub fn response(response: &Response, paint: Paint) -> String {
     match response {
         Response::Status(view) => status(view, paint),
         Response::Services(views) => services(views, paint),
-        Response::Service(view) => service_blocks(std::slice::from_ref(view), paint),
+        Response::Service(view) => service(view, paint),
         Response::Pools(views) => pools(views, paint),
         Response::Pool(view) => pool_blocks(std::slice::from_ref(view), paint),
         Response::Health(views) => health(views, paint),
@@ -97,10 +97,12 @@ fn services(views: &[ServiceView], paint: Paint) -> String {
 
 const NO_SERVICES: &str = "no services; add a pool, backends, then a service: lb service add --help";
 
-fn service_blocks(views: &[ServiceView], paint: Paint) -> String {
+fn service(view: &ServiceView, paint: Paint) -> String {
     let mut table = Table::new(paint);
-    add_service_blocks(&mut table, views);
-    table.render()
+    add_service_blocks(&mut table, std::slice::from_ref(view));
+    let mut refused = Table::new(paint);
+    counters::refusals(&mut refused, &view.reasons);
+    table.render() + &refused.render()
 }
 
 fn add_service_blocks(table: &mut Table, views: &[ServiceView]) {

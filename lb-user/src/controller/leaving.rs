@@ -14,7 +14,7 @@ use crate::{
     api::{BackendFlows, FlowsView, State},
     model::{
         health::Health,
-        service::{AdminState, Backend, Desired, Pool},
+        service::{AdminState, Backend, Desired, Name, Pool},
         transition::{FlowReading, Patience},
     },
 };
@@ -68,6 +68,12 @@ impl Controller {
 
     pub(super) fn leaving_addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.leaving.iter().map(|leaving| leaving.known.backend.address)
+    }
+
+    /// Backends that left a pool and still serve the flows they have.
+    pub(super) fn leaving_from(&self, pool: &Name) -> impl Iterator<Item = &Backend> {
+        let leaving = self.leaving.iter().filter(move |leaving| leaving.server.pool == *pool);
+        leaving.map(|leaving| &leaving.known.backend)
     }
 
     /// Asks for the flow table while slots are in transition or backends leave.
@@ -141,9 +147,8 @@ impl Controller {
         };
         let present =
             pool.backends.iter().filter_map(|backend| view(backend, backend.name.to_string(), false));
-        let gone = self.leaving.iter().filter(|gone| gone.server.pool == pool.name);
-        let gone =
-            gone.filter_map(|gone| view(&gone.known.backend, gone.known.backend.address.to_string(), true));
+        let gone = self.leaving_from(&pool.name);
+        let gone = gone.filter_map(|gone| view(gone, gone.address.to_string(), true));
         FlowsView {
             pool: pool.name.to_string(),
             slots_in_transition: summary.in_transition,

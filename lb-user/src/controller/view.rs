@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use lb_common::abi::Reason;
 
 use super::{
-    Controller, Counted, describe,
+    Controller, Counted, Sum, describe,
     standing::{reason_of, state_of, usable},
 };
 use crate::{
@@ -44,7 +44,6 @@ impl Controller {
     fn service_view(&self, now: Duration, service: &Service) -> Option<ServiceView> {
         let pool = self.desired.pool(&service.pool)?;
         let backends = self.backend_views(now, pool, &[&service.name]);
-        let traffic = pool.backends.iter().map(|backend| self.counted(&service.name, backend)).sum();
         let up = backends.iter().any(|backend| backend.slots > 0);
         Some(ServiceView {
             name: service.name.to_string(),
@@ -52,8 +51,9 @@ impl Controller {
             ports: service.ports.iter().map(ToString::to_string).collect(),
             pool: service.pool.to_string(),
             state: if up { State::Up } else { State::Down },
-            traffic: shown(traffic),
+            traffic: shown(self.sums.of(&Sum::Service(service.name.clone()))),
             backends,
+            reasons: self.refusals(service),
         })
     }
 
@@ -139,27 +139,26 @@ impl Controller {
     pub(super) fn stats(&self) -> Stats {
         let service_stats = |service: &Service| {
             let pool = self.desired.pool(&service.pool)?;
-            let backends: Vec<BackendStats> = pool
+            let stats =
+                |backend, traffic, is_leaving| BackendStats { backend, is_leaving, traffic: shown(traffic) };
+            let present = pool
                 .backends
                 .iter()
-                .map(|backend| BackendStats {
-                    backend: backend.name.to_string(),
-                    traffic: shown(self.counted(&service.name, backend)),
-                })
-                .collect();
-            let traffic =
-                shown(pool.backends.iter().map(|backend| self.counted(&service.name, backend)).sum());
-            let reasons = Reason::all().filter(|reason| reason.of_service().is_some());
-            let reasons = reasons.map(|reason| reason_stats(reason, self.refused(&service.name, reason)));
-            let reasons = reasons.filter(|reason| reason.traffic.packets > 0).collect();
-            Some(ServiceStats { service: service.name.to_string(), traffic, backends, reasons })
-        };
-        let of_services = |reason: Reason| -> traffic::Traffic {
-            let services = self.desired.services.iter();
-            services.map(|service| self.refused(&service.name, reason)).sum()
+                .map(|backend| stats(backend.name.to_string(), self.counted(&service.name, backend), false));
+            let leaving = self.leaving_from(&pool.name).map(|backend| {
+                let owner = (service.name.clone(), Counted::Leaving(backend.address));
+                stats(backend.address.to_string(), self.traffic.of(&owner), true)
+            });
+            Some(ServiceStats {
+                service: service.name.to_string(),
+                traffic: shown(self.sums.of(&Sum::Service(service.name.clone()))),
+                backends: present.chain(leaving).collect(),
+                reasons: self.refusals(service),
+            })
         };
         let reasons = Reason::all().map(|reason| {
-            reason_stats(reason, self.reasons.of(&(reason.counter() as usize)) + of_services(reason))
+            let sum = self.sums.of(&Sum::Reason(reason.counter()));
+            reason_stats(reason, sum)
         });
         Stats {
             services: self.desired.services.iter().filter_map(service_stats).collect(),
@@ -167,9 +166,14 @@ impl Controller {
         }
     }
 
-    /// What a service did not send to a backend, for this reason.
-    fn refused(&self, service: &Name, reason: Reason) -> traffic::Traffic {
-        self.traffic.of(&(service.clone(), Counted::Reason(reason.counter())))
+    /// What a service did not send to a backend, by reason.
+    fn refusals(&self, service: &Service) -> Vec<ReasonStats> {
+        let stats = |reason: Reason| {
+            let owner = (service.name.clone(), Counted::Reason(reason.counter()));
+            reason_stats(reason, self.traffic.of(&owner))
+        };
+        let reasons = Reason::all().filter(|reason| reason.of_service().is_some());
+        reasons.map(stats).filter(|reason| reason.traffic.packets > 0).collect()
     }
 
     fn counted(&self, service: &Name, backend: &Backend) -> traffic::Traffic {

@@ -93,8 +93,7 @@ impl Controller {
                 hop,
             }
         };
-        let leaving = self.leaving.iter().filter(|leaving| leaving.server.pool == pool.name).map(|leaving| {
-            let backend = &leaving.known.backend;
+        let leaving = self.leaving_from(&pool.name).map(|backend| {
             let hop = usable(backend, self.next_hops.get(&backend.address)).ok().map(hop_target);
             MemberTarget {
                 address: backend.address,

@@ -102,6 +102,16 @@ fn service() -> ServiceView {
         state: State::Up,
         traffic: Traffic { packets: u64::MAX, bytes: 1, packets_per_second: 0.1, bytes_per_second: 1e9 },
         backends: Vec::new(),
+        reasons: vec![refused()],
+    }
+}
+
+fn refused() -> ReasonStats {
+    ReasonStats {
+        reason: "denied".to_owned(),
+        verdict: "drop".to_owned(),
+        text: "No.".to_owned(),
+        traffic: Traffic { packets: 3, ..Traffic::default() },
     }
 }
 

@@ -67,6 +67,7 @@ fn www() -> ServiceView {
         state: State::Up,
         traffic: traffic(10_800_000_000, 3_825_000_000_000, 1.8e6, 637.5e6),
         backends: backends_of_web(),
+        reasons: Vec::new(),
     }
 }
 
@@ -79,6 +80,16 @@ fn empty() -> ServiceView {
         state: State::Down,
         traffic: Traffic::default(),
         backends: Vec::new(),
+        reasons: Vec::new(),
+    }
+}
+
+fn reason(reason: &str, verdict: &str, packets: u64) -> ReasonStats {
+    ReasonStats {
+        reason: reason.to_owned(),
+        verdict: verdict.to_owned(),
+        text: "One sentence.".to_owned(),
+        traffic: traffic(packets, packets * 100, 2.0, 200.0),
     }
 }
 
@@ -229,50 +240,76 @@ web   w2       10.1.0.11  MAINT     2m       0          disabled by an operator 
 
 #[test]
 fn stats_show_only_reasons_that_happened() {
-    let reason = |reason: &str, verdict: &str, packets| ReasonStats {
-        reason: reason.to_owned(),
-        verdict: verdict.to_owned(),
-        text: "One sentence.".to_owned(),
-        traffic: traffic(packets, packets * 100, 2.0, 200.0),
+    let stats = |backend: BackendView, is_leaving| BackendStats {
+        backend: backend.name,
+        is_leaving,
+        traffic: backend.traffic,
     };
+    let gone = stats(backend("10.1.0.14", "10.1.0.14", State::Up, ""), true);
     let view = Stats {
         services: vec![ServiceStats {
             service: "www".to_owned(),
             traffic: www().traffic,
             backends: backends_of_web()
                 .into_iter()
-                .map(|backend| BackendStats { backend: backend.name, traffic: backend.traffic })
+                .map(|backend| stats(backend, false))
+                .chain([gone])
                 .collect(),
-            reasons: Vec::new(),
+            reasons: vec![reason("no_backend", "drop", 5), reason("echo_answered", "note", 7)],
         }],
         reasons: vec![
             reason("not_ip", "pass", 1234),
             reason("truncated", "pass", 0),
             reason("no_backend", "drop", 5),
+            reason("echo_answered", "note", 7),
         ],
     };
     shows(
         &Response::Stats(view),
         "\
-FORWARDED  PACKETS   BYTES      RATE
-www           11 G  3.8 TB  1.8 Mpps  5.1 Gbit/s
-  -> w1      7.2 G  2.5 TB  1.2 Mpps  3.4 Gbit/s
-  -> w2      3.6 G  1.3 TB  600 kpps  1.7 Gbit/s
-  -> w3          0     0 B     0 pps     0 bit/s
+SERVICE                   PACKETS   BYTES      RATE              BECAUSE
+www                          11 G  3.8 TB  1.8 Mpps  5.1 Gbit/s
+  -> w1                     7.2 G  2.5 TB  1.2 Mpps  3.4 Gbit/s
+  -> w2                     3.6 G  1.3 TB  600 kpps  1.7 Gbit/s
+  -> w3                         0     0 B     0 pps     0 bit/s
+  -> 10.1.0.14 (leaving)        0     0 B     0 pps     0 bit/s
+  drop no_backend               5   500 B     2 pps  1.6 kbit/s  One sentence.
+  note echo_answered            7   700 B     2 pps  1.6 kbit/s  One sentence.
 
 NOT FORWARDED        PACKETS   BYTES   RATE              BECAUSE
 not_ip         pass    1.2 k  123 kB  2 pps  1.6 kbit/s  One sentence.
 no_backend     drop        5   500 B  2 pps  1.6 kbit/s  One sentence.
+
+NOTED                PACKETS  BYTES   RATE              BECAUSE
+echo_answered  note        7  700 B  2 pps  1.6 kbit/s  One sentence.
 ",
     );
     shows(
         &Response::Stats(Stats::default()),
         "\
-FORWARDED  PACKETS  BYTES  RATE
+SERVICE  PACKETS  BYTES  RATE
 no services
 
 NOT FORWARDED  PACKETS  BYTES  RATE  BECAUSE
 none
+",
+    );
+}
+
+#[test]
+fn a_service_shows_what_it_refused() {
+    let view = ServiceView {
+        reasons: vec![reason("denied", "drop", 1234), reason("too_big_answered", "note", 1)],
+        backends: Vec::new(),
+        ..www()
+    };
+    shows(
+        &Response::Service(view),
+        "\
+www 192.0.2.10 tcp/80,443,udp/443,6970-6999  UP 0/0  pool web  1.8 Mpps  5.1 Gbit/s
+  -> none: lb backend add web NAME ADDRESS
+  drop denied            1.2 k  123 kB  2 pps  1.6 kbit/s  One sentence.
+  note too_big_answered      1   100 B  2 pps  1.6 kbit/s  One sentence.
 ",
     );
 }
