@@ -87,9 +87,9 @@ pub enum Edit {
 pub struct ServiceSpec {
     /// Its name.
     pub name: String,
-    /// The virtual address.
+    /// The virtual address, or a prefix of them.
     pub vip: String,
-    /// `tcp/80`, `udp/6970-6999`.
+    /// `tcp/80`, `udp/6970-6999`, `tcp/*`.
     pub ports: Vec<String>,
     /// Name of its pool.
     pub pool: String,
@@ -99,7 +99,7 @@ pub struct ServiceSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServicePatch {
-    /// The virtual address.
+    /// The virtual address, or a prefix of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vip: Option<String>,
     /// All its ports.
@@ -304,8 +304,8 @@ pub struct InterfaceView {
 pub struct ServiceView {
     /// Its name.
     pub name: String,
-    /// The virtual address.
-    pub vip: IpAddr,
+    /// The virtual address, or the prefix of them.
+    pub vip: String,
     /// Its ports, as in the file.
     pub ports: Vec<String>,
     /// Its pool.

@@ -20,9 +20,12 @@ use std::{
 
 use lb_common::abi::{Counter, Limits, Reason};
 
-pub use self::event::{Action, Applied, Event, Identity, Level, Token};
 use self::leaving::Leaving;
 use self::standing::{Member, Server, carried_over, reason_of, state_of};
+pub use self::{
+    event::{Action, Applied, Event, Identity, Level, Token},
+    wanted::features,
+};
 use crate::{
     api::{ConfigView, InterfaceView, State},
     config,

@@ -21,7 +21,7 @@ use std::{
 };
 
 use anyhow::Context;
-use lb_common::abi::{Features, Limits, Service};
+use lb_common::abi::{Limits, Service};
 use tokio::{
     select,
     signal::unix::{SignalKind, signal},
@@ -33,7 +33,7 @@ use crate::{
     api::{InterfaceView, Response},
     cli::run::{PACKET_LOG, RunArgs},
     config,
-    controller::{Action, Applied, Controller, Event, Identity, Level, Token},
+    controller::{self, Action, Applied, Controller, Event, Identity, Level, Token},
     edge::{
         config_file::{ConfigFile, ConfigFileEvent},
         kernel::{Kernel, LoadOptions, Withdrawn, pins},
@@ -42,7 +42,9 @@ use crate::{
         socket::{Call, Socket},
     },
     exit::{Exit, Failure},
-    model::{layout, plan::Change, probe::ProbeOutcome, service::Desired, transition::FlowReading},
+    model::{
+        keys::Keys, layout, plan::Change, probe::ProbeOutcome, service::Desired, transition::FlowReading,
+    },
 };
 
 /// How often counters are read and time passes for the controller.
@@ -78,7 +80,7 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
     let _pins = pins::claim(&args.pins)?;
     let options = LoadOptions {
         limits: limits_for(&desired),
-        features: Features::NONE,
+        features: controller::features(&desired),
         log_packets: tracing::enabled!(target: PACKET_LOG, tracing::Level::DEBUG),
         pins: args.pins.clone(),
     };
@@ -113,17 +115,12 @@ fn limits_for(desired: &Desired) -> Limits {
         let wanted = u32::try_from((2 * needed).next_power_of_two()).unwrap_or(1 << 31);
         wanted.max(least)
     };
-    let keys = desired
-        .services
-        .iter()
-        .flat_map(|service| &service.ports)
-        .map(|ports| u64::from(ports.last - ports.first) + 1)
-        .sum::<u64>();
+    let keys = Keys::of(desired);
     let backends_of =
         |pool| desired.pool(pool).map_or(0, |pool| u64::from(layout::capacity_for(pool.backends.len())));
     let counters_of = |pool| backends_of(pool) + u64::from(Service::counters(0));
     Limits {
-        index: room(3 * keys, default.index),
+        index: room(3 * keys.count() as u64, default.index),
         services: room(desired.services.len() as u64, default.services),
         slots: room(desired.pools.iter().map(|pool| u64::from(pool.slots)).sum(), default.slots),
         backends: room(desired.pools.iter().map(|pool| backends_of(&pool.name)).sum(), default.backends),
@@ -131,6 +128,7 @@ fn limits_for(desired: &Desired) -> Limits {
             desired.services.iter().map(|service| counters_of(&service.pool)).sum(),
             default.counters,
         ),
+        prefixes: room(2 * keys.prefixes.len() as u64, default.prefixes),
         ..default
     }
 }

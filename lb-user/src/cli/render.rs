@@ -83,7 +83,7 @@ fn services(views: &[ServiceView], paint: Paint) -> String {
     for view in views {
         table.row([
             Cell::new(&view.name).styled(Style::Strong),
-            Cell::new(view.vip),
+            Cell::new(&view.vip),
             Cell::new(ports(&view.ports)),
             Cell::new(&view.pool),
             state(view.state),
@@ -112,7 +112,7 @@ fn add_service_blocks(table: &mut Table, views: &[ServiceView]) {
     for view in views {
         table.line([
             Cell::new(&view.name).styled(Style::Strong),
-            Cell::new(view.vip),
+            Cell::new(&view.vip),
             Cell::new(ports(&view.ports)),
             Cell::new(""),
             state(view.state),

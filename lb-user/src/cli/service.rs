@@ -1,11 +1,12 @@
 //! `lb service`: from arguments to requests.
 
-use std::net::IpAddr;
-
 use clap::{ArgGroup, Args, Subcommand};
 
 use super::{ask::Ask, name};
-use crate::api::{Edit, Request, ServicePatch, ServiceSpec};
+use crate::{
+    api::{Edit, Request, ServicePatch, ServiceSpec},
+    model::prefix::Prefix,
+};
 
 /// What can be done with services; without a command they are listed.
 #[derive(Debug, Subcommand)]
@@ -30,15 +31,16 @@ pub(super) enum ServiceCommand {
     /// Add a service
     #[command(after_help = "Examples:
   lb service add www --vip 192.0.2.10 --port tcp/80 --port tcp/443 --pool web
-  lb service add rtp --vip 2001:db8::10 --port udp/6970-6999 --pool media")]
+  lb service add rtp --vip 2001:db8::10 --port udp/6970-6999 --pool media
+  lb service add all --vip 192.0.2.16/28 --port 'tcp/*' --port 'udp/*' --pool web")]
     Add {
         /// Name of the service
         #[arg(value_parser = name)]
         name: String,
-        /// The virtual address
+        /// The virtual address, or a prefix of them
         #[arg(long, value_name = "ADDRESS")]
-        vip: IpAddr,
-        /// Protocol and port or ports (tcp/80, udp/6970-6999); may be repeated
+        vip: Prefix,
+        /// Protocol and port or ports (tcp/80, udp/6970-6999, tcp/*); may be repeated
         #[arg(long = "port", value_name = "PORT", required = true)]
         ports: Vec<String>,
         /// The pool it points at
@@ -66,9 +68,9 @@ pub(super) struct ServiceSet {
     /// Name of the service
     #[arg(value_parser = name)]
     name: String,
-    /// The virtual address
+    /// The virtual address, or a prefix of them
     #[arg(long, value_name = "ADDRESS")]
-    vip: Option<IpAddr>,
+    vip: Option<Prefix>,
     /// All its ports from now on; may be repeated
     #[arg(long = "port", value_name = "PORT")]
     ports: Option<Vec<String>>,

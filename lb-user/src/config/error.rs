@@ -10,7 +10,10 @@ use std::{
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
 use super::value::duration_text;
-use crate::model::service::{BadName, Name, ServicePort};
+use crate::model::{
+    prefix::{BadPrefix, Prefix},
+    service::{BadName, Name, ServicePort},
+};
 
 /// Everything that is wrong with a file, in the order of its lines; never empty.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -164,15 +167,20 @@ pub enum Problem {
         other: Option<Name>,
     },
     /// A backend's address that is a VIP.
-    #[error("{address} is the VIP of {}: give the backend's own address", quoted(.service.as_ref(), "a service"))]
+    #[error("{address} is {} of {}: give the backend's own address", the_vip(.vip), quoted(.service.as_ref(), "a service"))]
     BackendIsVip {
         /// The address.
         address: IpAddr,
+        /// The VIP.
+        vip: Prefix,
         /// The service, if its name is readable.
         service: Option<Name>,
     },
     /// Not a port or a range of ports.
-    #[error("\"{0}\" is not a port: write \"tcp/80\" or \"udp/6970-6999\", ports 1 to 65535")]
+    #[error(
+        "\"{}\" is not a port: write \"tcp/80\", \"udp/6970-6999\" or \"sctp/*\", ports 1 to 65535",
+        .0.escape_debug()
+    )]
     BadPort(String),
     /// A range that ends before it begins.
     #[error("the range {first}-{last} ends before it begins: write {last}-{first}")]
@@ -189,11 +197,19 @@ pub enum Problem {
     #[error("{port} of {vip} already belongs to {}", quoted(.service.as_ref(), "another service"))]
     PortTaken {
         /// The VIP.
-        vip: IpAddr,
+        vip: Prefix,
         /// The ports it already has.
         port: ServicePort,
         /// The service that has them (it may be the same), if its name is readable.
         service: Option<Name>,
+    },
+    /// A port of a service that has any port of that protocol.
+    #[error("{port} is among {any} of the same service: leave one of them away")]
+    PortAmongAny {
+        /// As written.
+        port: ServicePort,
+        /// What has it, too.
+        any: ServicePort,
     },
     /// A service's pool that is not there.
     #[error("pool \"{name}\" does not exist{}", did_you_mean(.suggestion.as_deref()))]
@@ -268,25 +284,18 @@ pub enum Problem {
     #[error("\"{0}\" is named twice")]
     DuplicateInterface(String),
     /// Not a prefix.
-    #[error("\"{text}\" is not {family} prefix: write it like \"{example}\"")]
+    #[error("\"{}\" is not {family} prefix: write it like \"{example}\"", .text.escape_debug())]
     BadPrefix {
         /// As written.
         text: String,
-        /// `an IPv4`, `an IPv6`.
+        /// `an IPv4`, `an IPv6`, `a`.
         family: &'static str,
         /// A good one.
         example: &'static str,
     },
-    /// A prefix with host bits.
-    #[error("{address}/{length} has host bits: write {network}/{length}")]
-    HostBits {
-        /// As written.
-        address: IpAddr,
-        /// As written.
-        length: u8,
-        /// With the host bits cleared.
-        network: IpAddr,
-    },
+    /// A prefix that is none.
+    #[error(transparent)]
+    Prefix(#[from] BadPrefix),
     /// Not a seed.
     #[error(
         "\"{0}\" is not a seed: a whole number from 0, or a string of \"0x\" and 1 to 16 hexadecimal digits"
@@ -329,6 +338,10 @@ fn address_advice(text: &str) -> &'static str {
     } else {
         ": names are not looked up, write it in digits"
     }
+}
+
+fn the_vip(vip: &Prefix) -> String {
+    if vip.is_host() { "the VIP".to_owned() } else { format!("within {vip}, the VIPs") }
 }
 
 fn quoted(name: Option<&Name>, otherwise: &str) -> String {

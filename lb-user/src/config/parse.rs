@@ -13,9 +13,12 @@ use super::{
     reader::{Node, Placed, Report, boolean, integer, integer_in, one_of, text},
     value,
 };
-use crate::model::service::{
-    AdminState, Backend, Check, CheckKind, DEFAULT_SLOTS, DEFAULT_WEIGHT, Desired, FlowPolicy, MAX_WEIGHT,
-    Name, OnDown, Pool, Service, ServicePort, Settings, Tracking, Via, XdpMode,
+use crate::model::{
+    prefix::Prefix,
+    service::{
+        AdminState, Backend, Check, CheckKind, DEFAULT_SLOTS, DEFAULT_WEIGHT, Desired, FlowPolicy,
+        MAX_WEIGHT, Name, OnDown, Pool, Service, ServicePort, Settings, Tracking, Via, XdpMode,
+    },
 };
 
 /// Most backends of a pool: their numbers fit a slot, and one more marks the empty slot.
@@ -125,7 +128,7 @@ impl BackendDraft<'_> {
 struct ServiceDraft<'a> {
     node: Node<'a>,
     name: Option<Placed<Name>>,
-    vip: Option<Placed<IpAddr>>,
+    vip: Option<Placed<Prefix>>,
     ports: Vec<Placed<ServicePort>>,
     all_ports_read: bool,
     pool: Option<Placed<String>>,
@@ -328,7 +331,7 @@ fn read_service(node: Node<'_>) -> ServiceDraft<'_> {
     let ports = node.texts("ports", value::service_port).unwrap_or_default();
     ServiceDraft {
         name: node.required("name", name),
-        vip: node.required("vip", address),
+        vip: node.required("vip", |item| value::vip(text(item)?)),
         all_ports_read: written.is_some_and(|written| written.value == ports.len()),
         ports,
         pool: node.required("pool", |item| text(item).map(str::to_owned)),

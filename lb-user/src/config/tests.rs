@@ -106,6 +106,7 @@ fn every_error_has_its_place_and_its_words() {
     let check = |rest: &str| format!("{POOL}check = {{ {rest} }}\n");
     let service = |rest: &str| format!("{POOL}[[service]]\nname = \"www\"\npool = \"web\"\n{rest}\n");
     let ports = |ports: &str| service(&format!("vip = \"192.0.2.1\"\nports = {ports}"));
+    let vip = |vip: &str| service(&format!("vip = \"{vip}\"\nports = [\"tcp/80\"]"));
     let cases: Vec<(String, Vec<&str>)> = vec![
         ("x = ".into(), vec!["1:5: not TOML: "]),
         ("[lb]\nxdp = \"auto\"\nxdp = \"auto\"\n".into(), vec!["3:1: not TOML: duplicate key"]),
@@ -301,6 +302,52 @@ fn every_error_has_its_place_and_its_words() {
             vec!["3:1: pool \"web\", check: no service of this pool has a TCP port to probe: add port"],
         ),
         (
+            format!(
+                "{POOL}check = {{ type = \"tcp\" }}\n[[service]]\nname = \"all\"\nvip = \"192.0.2.1\"\nports = [\"tcp/*\", \"sctp/80\"]\npool = \"web\"\n"
+            ),
+            vec!["3:1: pool \"web\", check: no service of this pool has a TCP port to probe: add port"],
+        ),
+        (
+            ports("[\"tcp/*\", \"tcp/80-90\", \"udp/*\", \"udp/*\", \"gre/*\", \"tcp/*-9\"]"),
+            vec![
+                "7:19: service \"www\", ports: tcp/80-90 is among tcp/* of the same service: leave one of them away",
+                "7:41: service \"www\": udp/* of 192.0.2.1 already belongs to \"www\" (line 7)",
+                "7:50: service \"www\", ports[4]: \"gre/*\" is not a port: write \"tcp/80\", \"udp/6970-6999\" or \"sctp/*\", ports 1 to 65535",
+                "7:59: service \"www\", ports[5]: \"tcp/*-9\" is not a port",
+            ],
+        ),
+        (
+            ports(
+                "[\"tcp/80\"]\n[[service]]\nname = \"rest\"\nvip = \"192.0.2.1\"\nports = [\"tcp/*\"]\npool = \"web\"\n[[service]]\nname = \"other\"\nvip = \"192.0.2.1/32\"\nports = [\"tcp/*\"]\npool = \"web\"",
+            ),
+            vec!["16:10: service \"other\": tcp/* of 192.0.2.1 already belongs to \"rest\" (line 11)"],
+        ),
+        (
+            vip("192.0.2.8/28"),
+            vec!["6:7: service \"www\", vip: 192.0.2.8/28 has host bits: write 192.0.2.0/28"],
+        ),
+        (vip("10.0.0.0/7"), vec!["6:7: service \"www\", vip: 7 is not within 8 to 32"]),
+        (vip("10.0.0.0/33"), vec!["6:7: service \"www\", vip: 33 is not within 8 to 32"]),
+        (vip("2001:d00::/24"), vec!["6:7: service \"www\", vip: 24 is not within 32 to 128"]),
+        (
+            vip("192.0.2/28"),
+            vec!["6:7: service \"www\", vip: \"192.0.2/28\" is not a prefix: write it like \"192.0.2.0/28\""],
+        ),
+        (vip("224.0.0.0/24"), vec!["6:7: service \"www\", vip: 224.0.0.0 is a multicast"]),
+        (
+            vip("192.0.2.0/28")
+                + "[[service]]\nname = \"v\"\npool = \"web\"\nvip = \"192.0.2.0/28\"\nports = [\"tcp/70-80\"]\n",
+            vec!["12:10: service \"v\": tcp/80 of 192.0.2.0/28 already belongs to \"www\" (line 7)"],
+        ),
+        (
+            backend(
+                "address = \"192.0.2.1\"\n[[service]]\nname = \"www\"\nvip = \"192.0.2.0/28\"\nports = [\"tcp/80\"]\npool = \"web\"",
+            ),
+            vec![
+                "5:11: pool \"web\", backend \"w1\", address: 192.0.2.1 is within 192.0.2.0/28, the VIPs of \"www\": give the backend's own address (line 8)",
+            ],
+        ),
+        (
             backend(
                 "address = \"192.0.2.1\"\n[[service]]\nname = \"www\"\nvip = \"192.0.2.1\"\nports = [\"tcp/80\"]\npool = \"web\"",
             ),
@@ -341,6 +388,37 @@ fn neighbouring_families_and_checks_without_services_are_fine() {
                 [[service]]\nname = 's'\nvip = '2001:db8::1'\nports = ['tcp/1-65535', 'udp/1-65535']\npool = 'c'\n";
     let desired = parse(text).unwrap();
     assert_eq!(desired.pools[0].check.as_ref().unwrap().timeout, Duration::from_millis(100));
+}
+
+#[test]
+fn a_prefix_and_addresses_within_it_are_each_a_vip_of_its_own() {
+    let service = |name: &str, vip: &str, ports: &str| {
+        format!("[[service]]\nname = '{name}'\nvip = '{vip}'\nports = {ports}\npool = 'p'\n")
+    };
+    let text = ["[[pool]]\nname = 'p'\n".to_owned()]
+        .into_iter()
+        .chain([
+            service("a", "192.0.2.0/28", "['tcp/*', 'sctp/9-10']"),
+            service("b", "192.0.2.1", "['tcp/*']"),
+            service("c", "192.0.2.0/27", "['tcp/80', 'udp/*']"),
+            service("d", "2001:db8::/64", "['tcp/80']"),
+        ])
+        .collect::<String>();
+    let desired = parse(&text).unwrap();
+    let shown = |service: &crate::model::service::Service| {
+        let ports: Vec<String> = service.ports.iter().map(ToString::to_string).collect();
+        format!("{} {}", service.vip, ports.join(","))
+    };
+    let shown: Vec<String> = desired.services.iter().map(shown).collect();
+    assert_eq!(
+        shown,
+        [
+            "192.0.2.0/28 tcp/*,sctp/9-10",
+            "192.0.2.1 tcp/*",
+            "192.0.2.0/27 tcp/80,udp/*",
+            "2001:db8::/64 tcp/80"
+        ]
+    );
 }
 
 #[test]

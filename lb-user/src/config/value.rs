@@ -3,7 +3,10 @@
 use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
 
 use super::error::{AddressProblem, Problem};
-use crate::model::service::{Protocol, SLOTS_RANGE, ServicePort};
+use crate::model::{
+    prefix::{BadPrefix, Prefix},
+    service::{Ports, Protocol, SLOTS_RANGE, ServicePort},
+};
 
 /// An address that a packet can be sent to.
 pub(super) fn address(text: &str) -> Result<IpAddr, Problem> {
@@ -23,21 +26,25 @@ fn unicast(address: IpAddr) -> Result<IpAddr, AddressProblem> {
     }
 }
 
-/// `tcp/80`, `udp/6970-6999`.
+/// `tcp/80`, `udp/6970-6999`, `tcp/*`.
 pub(super) fn service_port(text: &str) -> Result<ServicePort, Problem> {
     let bad = || Problem::BadPort(text.to_owned());
     let (protocol, ports) = text.split_once('/').ok_or_else(bad)?;
     let protocol = match protocol {
         "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,
+        "sctp" => Protocol::Sctp,
         _ => return Err(bad()),
     };
+    if ports == "*" {
+        return Ok(ServicePort { protocol, ports: Ports::Any });
+    }
     let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
     let (first, last) = (port(first).ok_or_else(bad)?, port(last).ok_or_else(bad)?);
     if first > last {
         return Err(Problem::PortsReversed { first, last });
     }
-    Ok(ServicePort { protocol, first, last })
+    Ok(ServicePort { protocol, ports: Ports::Range { first, last } })
 }
 
 /// Digits only: Rust's own parser would take `+80`.
@@ -106,40 +113,45 @@ pub(super) const OUTER_V6: PrefixRule =
 /// A prefix of the rule's family, its host bits zero.
 pub(super) fn prefix(text: &str, rule: &PrefixRule) -> Result<(IpAddr, u8), Problem> {
     let bad = || Problem::BadPrefix { text: text.to_owned(), family: rule.family, example: rule.example };
-    let (address, length) = text.split_once('/').ok_or_else(bad)?;
-    let address: IpAddr = address.parse().map_err(|_| bad())?;
-    let digits = (1..=3).contains(&length.len()) && length.bytes().all(|b| b.is_ascii_digit());
-    let length: u16 = if digits {
-        length.parse().map_err(|_| bad())?
-    } else {
+    let (address, _) = text.split_once('/').ok_or_else(bad)?;
+    if address.parse::<IpAddr>().map_err(|_| bad())?.is_ipv4() != rule.is_v4 {
         return Err(bad());
+    }
+    let prefix = within(text.parse(), &rule.lengths, bad)?;
+    Ok((unicast(prefix.address())?, prefix.length()))
+}
+
+/// Lengths of prefixes that may be VIPs: longer than those that a slip of the hand makes.
+const VIP_LENGTHS: [RangeInclusive<u8>; 2] = [8..=32, 32..=128];
+
+/// A VIP, or a prefix of them.
+pub(super) fn vip(text: &str) -> Result<Prefix, Problem> {
+    let Some((network, _)) = text.split_once('/') else { return address(text).map(Prefix::host) };
+    let bad = || Problem::BadPrefix { text: text.to_owned(), family: "a", example: "192.0.2.0/28" };
+    let [v4, v6] = &VIP_LENGTHS;
+    let lengths = if network.contains(':') { v6 } else { v4 };
+    let prefix = within(text.parse(), lengths, bad)?;
+    unicast(prefix.address())?;
+    Ok(prefix)
+}
+
+/// A prefix whose length is in range.
+fn within(
+    read: Result<Prefix, BadPrefix>,
+    lengths: &RangeInclusive<u8>,
+    malformed: impl FnOnce() -> Problem,
+) -> Result<Prefix, Problem> {
+    let out_of_range = |length: i64| {
+        let (min, max) = (*lengths.start(), *lengths.end());
+        Problem::OutOfRange { value: length, min: min.into(), max: max.into() }
     };
-    if address.is_ipv4() != rule.is_v4 {
-        return Err(bad());
+    match read {
+        Ok(prefix) if lengths.contains(&prefix.length()) => Ok(prefix),
+        Ok(prefix) => Err(out_of_range(prefix.length().into())),
+        Err(BadPrefix::Malformed(_)) => Err(malformed()),
+        Err(BadPrefix::TooLong { length, .. }) => Err(out_of_range(length.into())),
+        Err(error @ BadPrefix::HostBits { .. }) => Err(error.into()),
     }
-    let (min, max) = (*rule.lengths.start(), *rule.lengths.end());
-    let length = u8::try_from(length)
-        .ok()
-        .filter(|length| rule.lengths.contains(length))
-        .ok_or(Problem::OutOfRange { value: length.into(), min: min.into(), max: max.into() })?;
-    let network = network(address, length);
-    if network != address {
-        return Err(Problem::HostBits { address, length, network });
-    }
-    Ok((unicast(address)?, length))
-}
-
-/// The address with all but its first `length` bits cleared.
-fn network(address: IpAddr, length: u8) -> IpAddr {
-    match address {
-        IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() & high_bits(length.into(), 32) as u32).into()),
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & high_bits(length.into(), 128)).into()),
-    }
-}
-
-/// The highest `count` of `width` bits.
-fn high_bits(count: u32, width: u32) -> u128 {
-    u128::MAX.checked_shl(width - count).unwrap_or(0)
 }
 
 /// `0x` and 1 to 16 hexadecimal digits.
@@ -242,9 +254,8 @@ mod tests {
         assert_eq!(prefix("10.0.0.0/8", &OUTER_V4), Ok(("10.0.0.0".parse().unwrap(), 8)));
         assert_eq!(prefix("10.1.2.3/32", &OUTER_V4), Ok(("10.1.2.3".parse().unwrap(), 32)));
         assert_eq!(prefix("2001:db8::/32", &OUTER_V6), Ok(("2001:db8::".parse().unwrap(), 32)));
-        assert!(matches!(prefix("10.1.2.3/24", &OUTER_V4), Err(Problem::HostBits { network, .. })
-            if network.to_string() == "10.1.2.0"));
-        assert!(matches!(prefix("2001:db8::1/64", &OUTER_V6), Err(Problem::HostBits { .. })));
+        let host_bits = prefix("10.1.2.3/24", &OUTER_V4).unwrap_err().to_string();
+        assert_eq!(host_bits, "10.1.2.3/24 has host bits: write 10.1.2.0/24");
         for text in ["10.0.0.0/7", "10.0.0.0/33", "10.0.0.0/999"] {
             assert!(matches!(prefix(text, &OUTER_V4), Err(Problem::OutOfRange { .. })), "{text}");
         }

@@ -47,7 +47,7 @@ impl Controller {
         let up = backends.iter().any(|backend| backend.slots > 0);
         Some(ServiceView {
             name: service.name.to_string(),
-            vip: service.vip,
+            vip: service.vip.to_string(),
             ports: service.ports.iter().map(ToString::to_string).collect(),
             pool: service.pool.to_string(),
             state: if up { State::Up } else { State::Down },

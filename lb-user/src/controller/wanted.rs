@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use lb_common::{
-    abi::{self, Features, PROBE_MARK, Port, Quic, Rate, ServiceKey},
-    addr::Addr,
-};
+use lb_common::abi::{self, Features, PROBE_MARK, Port, Quic, Rate, ServiceKey};
 
 use super::{
     Controller,
@@ -14,11 +11,12 @@ use super::{
 use crate::{
     api::State,
     model::{
+        keys::Keys,
         layout,
         next_hop::NextHop,
         plan::{HopTarget, MemberTarget, Outer, PoolTarget, ServiceTarget, Target},
         probe::{BackendId, ProbeSpec},
-        service::{AdminState, Backend, Desired, OnDown, Pool, Protocol, Service, Tracking, Via},
+        service::{AdminState, Backend, Desired, OnDown, Pool, Ports, Service, ServicePort, Tracking, Via},
         transition::{idle_ticks, ticks},
     },
 };
@@ -31,33 +29,30 @@ impl Controller {
     /// What the tables are to say, from a configuration, health and next hops.
     pub(super) fn target(&self, desired: &Desired) -> Target {
         let settings = &desired.settings;
+        let Keys { prefixes, services: keys } = Keys::of(desired);
+        let services = desired.services.iter().zip(keys);
         Target {
             seed: settings.seed,
             outer: Outer { v4: settings.tunnel_source_v4, v6: settings.tunnel_source_v6 },
             pools: desired.pools.iter().map(|pool| self.pool_target(desired, pool)).collect(),
-            services: desired.services.iter().map(|service| self.service_target(desired, service)).collect(),
+            services: services.map(|(service, keys)| self.service_target(desired, service, keys)).collect(),
             settled: self.settled.clone(),
             fragment_idle: ticks(FRAGMENT_IDLE, self.identity.ticks_per_second),
             gue_port: 6080,
-            prefixes: Vec::new(),
+            prefixes,
             lists: Vec::new(),
-            features: Features::NONE,
+            features: features(desired),
         }
     }
 
-    /// A service's keys: one for each port, and that of the VIP itself from the first service that has it.
-    fn service_target(&self, desired: &Desired, service: &Service) -> ServiceTarget {
-        let vip = Addr::from(service.vip);
-        let ports = service.ports.iter().flat_map(|ports| {
-            (ports.first..=ports.last).map(move |port| ServiceKey::new(vip, ports.protocol.number(), port))
-        });
+    fn service_target(&self, desired: &Desired, service: &Service, keys: Vec<ServiceKey>) -> ServiceTarget {
         let mut of_vip = desired.services.iter().filter(|other| other.vip == service.vip);
         let is_first = of_vip.next().is_some_and(|first| first.name == service.name);
         let echo = service.echo || is_first && of_vip.any(|other| other.echo);
         let tracking = abi::Tracking::bits(service.flows.tcp.into(), service.flows.udp.into());
         ServiceTarget {
             name: service.name.clone(),
-            keys: ports.chain(is_first.then(|| ServiceKey::vip(vip))).collect(),
+            keys,
             pool: service.pool.clone(),
             flags: tracking | if echo { abi::Service::ECHO } else { 0 },
             tcp_idle: idle_ticks(service.flows.idle, self.identity.ticks_per_second),
@@ -146,11 +141,29 @@ impl Controller {
         layout::Identity::new(backend.address, backend.via == Via::Ipip, &outer)
     }
 
+    /// Where a pool is probed: at the VIP of its first service that has the port; of a prefix, at its first address.
     pub(super) fn probe_target(&self, pool: &Pool) -> Option<SocketAddr> {
-        let service = self.desired.services_of(&pool.name).next()?;
-        let port = pool.check.as_ref().and_then(|check| check.port).or_else(|| first_tcp_port(service))?;
-        Some(SocketAddr::new(service.vip, port))
+        let mut services = self.desired.services_of(&pool.name);
+        let (service, port) = match pool.check.as_ref().and_then(|check| check.port) {
+            Some(port) => (services.next()?, port),
+            None => services.find_map(|service| {
+                let port = service.ports.iter().find_map(ServicePort::tcp_port)?;
+                Some((service, port))
+            })?,
+        };
+        Some(SocketAddr::new(service.vip.first_host(), port))
     }
+}
+
+/// What the program must be able to do for a configuration.
+pub fn features(desired: &Desired) -> Features {
+    desired.services.iter().map(needs).fold(Features::NONE, Features::with)
+}
+
+fn needs(service: &Service) -> Features {
+    let any_port = service.ports.iter().any(|port| port.ports == Ports::Any);
+    let uses = [(Features::ANY_PORT, any_port), (Features::PREFIX_VIP, !service.vip.is_host())];
+    uses.into_iter().filter(|(_, used)| *used).fold(Features::NONE, |all, (feature, _)| all.with(feature))
 }
 
 fn hop_target(hop: &NextHop) -> HopTarget {
@@ -166,10 +179,6 @@ impl From<Tracking> for abi::Tracking {
             Tracking::Never => Self::Never,
         }
     }
-}
-
-fn first_tcp_port(service: &Service) -> Option<u16> {
-    service.ports.iter().find(|ports| ports.protocol == Protocol::Tcp).map(|ports| ports.first)
 }
 
 /// The largest TCP segment that fits with IP and TCP headers into the next hop's MTU after the outer header took its

@@ -4,11 +4,13 @@
 
 pub mod health;
 pub mod index;
+pub mod keys;
 pub mod layout;
 pub mod maglev;
 pub mod memory;
 pub mod next_hop;
 pub mod plan;
+pub mod prefix;
 pub mod probe;
 pub mod service;
 pub mod simulate;

@@ -9,6 +9,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::prefix::Prefix;
+
 /// Name of a pool, backend or service: 1 to 63 of `a-z A-Z 0-9 - _ .`, not starting with `-` or `.`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
@@ -257,8 +259,8 @@ pub enum CheckKind {
 pub struct Service {
     /// Its name, unique among services.
     pub name: Name,
-    /// The virtual address.
-    pub vip: IpAddr,
+    /// The virtual address, or a prefix of them.
+    pub vip: Prefix,
     /// At least one; no (VIP, port) belongs to two services.
     pub ports: Vec<ServicePort>,
     /// Name of its pool, which exists.
@@ -314,6 +316,8 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP.
+    Sctp,
 }
 
 impl Protocol {
@@ -322,6 +326,7 @@ impl Protocol {
         match self {
             Self::Tcp => 6,
             Self::Udp => 17,
+            Self::Sctp => 132,
         }
     }
 }
@@ -331,24 +336,51 @@ impl fmt::Display for Protocol {
         f.pad(match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         })
     }
 }
 
-/// One or more consecutive ports of a protocol: `tcp/80`, `udp/6970-6999`.
+/// Ports of a protocol: `tcp/80`, `udp/6970-6999`, `tcp/*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServicePort {
     /// The protocol.
     pub protocol: Protocol,
-    /// First port, at least 1.
-    pub first: u16,
-    /// Last port, at least `first`.
-    pub last: u16,
+    /// Which of its ports.
+    pub ports: Ports,
+}
+
+impl ServicePort {
+    /// The first of them, if they are ports of TCP and named.
+    pub fn tcp_port(&self) -> Option<u16> {
+        match self.ports {
+            Ports::Range { first, .. } if self.protocol == Protocol::Tcp => Some(first),
+            Ports::Range { .. } | Ports::Any => None,
+        }
+    }
+}
+
+/// Which ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Ports {
+    /// All that no service names.
+    Any,
+    /// One or more in a row.
+    Range {
+        /// First port, at least 1.
+        first: u16,
+        /// Last port, at least `first`.
+        last: u16,
+    },
 }
 
 impl fmt::Display for ServicePort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { protocol, first, last } = self;
-        if first == last { write!(f, "{protocol}/{first}") } else { write!(f, "{protocol}/{first}-{last}") }
+        let protocol = self.protocol;
+        match self.ports {
+            Ports::Any => write!(f, "{protocol}/*"),
+            Ports::Range { first, last } if first == last => write!(f, "{protocol}/{first}"),
+            Ports::Range { first, last } => write!(f, "{protocol}/{first}-{last}"),
+        }
     }
 }

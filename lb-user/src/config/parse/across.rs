@@ -13,7 +13,10 @@ use super::{
     },
     BackendDraft, PoolDraft, ServiceDraft,
 };
-use crate::model::service::{Name, Protocol, ServicePort};
+use crate::model::{
+    prefix::Prefix,
+    service::{Name, Ports, Protocol, ServicePort},
+};
 
 pub(super) fn unique_names<'a>(
     what: &'static str,
@@ -45,34 +48,71 @@ pub(super) fn unique_addresses(backends: &[BackendDraft<'_>]) {
     }
 }
 
+/// Who has ports of a VIP and protocol.
+struct Owner<'s> {
+    service: &'s ServiceDraft<'s>,
+    port: &'s Placed<ServicePort>,
+}
+
+/// The owners of a VIP's and protocol's ports.
+#[derive(Default)]
+struct Owners<'s> {
+    /// Who has any port.
+    any: Option<Owner<'s>>,
+    /// Who has the ports from the map's key on. They do not overlap, so the last that begins at or before the end of
+    /// a new range is the only one to compare with.
+    ranges: BTreeMap<u16, Owner<'s>>,
+}
+
+impl<'s> Owners<'s> {
+    /// Enters an owner, unless there is one; then gives that.
+    fn enter(&mut self, owner: Owner<'s>) -> Option<&Owner<'s>> {
+        match owner.port.value.ports {
+            Ports::Any if self.any.is_some() => self.any.as_ref(),
+            Ports::Any => {
+                self.any = Some(owner);
+                None
+            }
+            Ports::Range { first, last } => {
+                let overlaps = |port: Ports| matches!(port, Ports::Range { last, .. } if last >= first);
+                let nearest = self.ranges.range(..=last).next_back();
+                let before = nearest.filter(|(_, nearest)| overlaps(nearest.port.value.ports));
+                match before.map(|(&first, _)| first) {
+                    Some(before) => self.ranges.get(&before),
+                    None => {
+                        self.ranges.insert(first, owner);
+                        None
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// No (VIP, protocol, port) may lead to two pools, and naming one twice is a slip.
 pub(super) fn ports_belong_to_one(services: &[ServiceDraft<'_>]) {
-    /// Who has the ports from the map's key on.
-    struct Owner<'s> {
-        service: &'s ServiceDraft<'s>,
-        port: &'s Placed<ServicePort>,
-    }
-    // Ranges in a map do not overlap, so the last that begins at or before the end of a new range is the
-    // only one to compare with.
-    let mut taken: HashMap<(IpAddr, Protocol), BTreeMap<u16, Owner<'_>>> = HashMap::new();
+    let mut taken: HashMap<(Prefix, Protocol), Owners<'_>> = HashMap::new();
     for service in services {
         let Some(vip) = &service.vip else { continue };
         for port in &service.ports {
-            let ServicePort { protocol, first, last } = port.value;
-            let owners = taken.entry((vip.value, protocol)).or_default();
-            let nearest = owners.range(..=last).next_back().map(|(_, owner)| owner);
-            match nearest.filter(|owner| owner.port.value.last >= first) {
-                Some(owner) => {
-                    let problem = Problem::PortTaken {
-                        vip: vip.value,
-                        port: owner.port.value,
-                        service: owner.service.name(),
-                    };
-                    service.node.report.add_with(port.at, &service.node.path, problem, Some(owner.port.at));
-                }
-                None => {
-                    owners.insert(first, Owner { service, port });
-                }
+            let report = service.node.report;
+            let owners = taken.entry((vip.value, port.value.protocol)).or_default();
+            if let Some(other) = owners.enter(Owner { service, port }) {
+                let problem = Problem::PortTaken {
+                    vip: vip.value,
+                    port: other.port.value,
+                    service: other.service.name(),
+                };
+                report.add_with(port.at, &service.node.path, problem, Some(other.port.at));
+            }
+            let is_any = |other: &&Placed<ServicePort>| {
+                other.value.protocol == port.value.protocol && other.value.ports == Ports::Any
+            };
+            if port.value.ports != Ports::Any
+                && let Some(any) = service.ports.iter().find(is_any)
+            {
+                let problem = Problem::PortAmongAny { port: port.value, any: any.value };
+                report.add(port.at, &service.node.path_of("ports"), problem);
             }
         }
     }
@@ -93,14 +133,14 @@ pub(super) fn pools_exist(services: &[ServiceDraft<'_>], pools: &[PoolDraft<'_>]
     }
 }
 
-/// Probes are TCP connections: where all services of a pool are UDP, only the check itself can name a port.
+/// Probes are TCP connections: where no service of a pool names a TCP port, only the check itself can.
 pub(super) fn checks_have_a_port(services: &[ServiceDraft<'_>], pools: &[PoolDraft<'_>]) {
     for pool in pools.iter().filter(|pool| pool.check_names_no_port) {
         let mut users = services.iter().filter(|service| service.points_at(pool)).peekable();
-        let is_udp = |service: &ServiceDraft<'_>| {
-            service.all_ports_read && service.ports.iter().all(|port| port.value.protocol == Protocol::Udp)
+        let names_none = |service: &ServiceDraft<'_>| {
+            service.all_ports_read && service.ports.iter().all(|port| port.value.tcp_port().is_none())
         };
-        if users.peek().is_some() && users.all(is_udp) {
+        if users.peek().is_some() && users.all(names_none) {
             let at = pool.node.key_position("check").unwrap_or(pool.node.at);
             pool.node.report.add(at, &pool.node.path_of("check"), Problem::CheckNeedsPort);
         }
@@ -109,14 +149,17 @@ pub(super) fn checks_have_a_port(services: &[ServiceDraft<'_>], pools: &[PoolDra
 
 /// A packet sent on to a VIP would come back to the balancer.
 pub(super) fn backends_are_no_vips(services: &[ServiceDraft<'_>], pools: &[PoolDraft<'_>]) {
-    let vips: HashMap<IpAddr, &ServiceDraft<'_>> =
-        services.iter().rev().filter_map(|service| Some((service.vip.as_ref()?.value, service))).collect();
+    let vips = services.iter().rev().filter_map(|service| Some((service.vip.as_ref()?, service)));
+    let (hosts, prefixes): (Vec<_>, Vec<_>) = vips.partition(|(vip, _)| vip.value.is_host());
+    let hosts: HashMap<IpAddr, _> = hosts.into_iter().map(|vip| (vip.0.value.address(), vip)).collect();
     for backend in pools.iter().flat_map(|pool| &pool.backends) {
         let Some(address) = &backend.address else { continue };
-        if let Some(service) = vips.get(&address.value) {
-            let problem = Problem::BackendIsVip { address: address.value, service: service.name() };
-            let other = service.vip.as_ref().map(|vip| vip.at);
-            backend.node.report.add_with(address.at, &backend.node.path_of("address"), problem, other);
+        let around = || prefixes.iter().rev().find(|(vip, _)| vip.value.contains(address.value));
+        if let Some((vip, service)) = hosts.get(&address.value).or_else(around) {
+            let problem =
+                Problem::BackendIsVip { address: address.value, vip: vip.value, service: service.name() };
+            let path = backend.node.path_of("address");
+            backend.node.report.add_with(address.at, &path, problem, Some(vip.at));
         }
     }
 }

@@ -235,7 +235,7 @@ fn a_refusal_says_why_in_the_askers_words() {
         ),
         (
             set_ports("www", &["tcp/80", "tcp"]),
-            "service \"www\", ports[1]: \"tcp\" is not a port: write \"tcp/80\" or \"udp/6970-6999\", ports 1 to 65535",
+            "service \"www\", ports[1]: \"tcp\" is not a port: write \"tcp/80\", \"udp/6970-6999\" or \"sctp/*\", ports 1 to 65535",
         ),
     ];
     for (change, expected) in cases {

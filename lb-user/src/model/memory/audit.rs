@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{
-    abi::{Port, PrefixKey, Selector, Service, ServiceKey, Slot, Ticks},
+    abi::{IndexEntry, Port, PrefixKey, Selector, Service, ServiceKey, Slot, Ticks},
     addr::Addr,
     decide::{Decision, decide},
     packet::{Kind, Packet},
@@ -27,11 +27,21 @@ pub(crate) fn audit(memory: &Memory) -> BTreeMap<ServiceKey, Service> {
         if entry.tail == 0 {
             continue;
         }
-        let key = ServiceKey::new(entry.vip, (entry.tail >> 16) as u8, entry.tail as u16);
+        let [port, protocol] = [entry.tail as u16, (entry.tail >> 16) as u16];
+        let key = ServiceKey {
+            vip: entry.vip,
+            port,
+            protocol: protocol as u8,
+            used: (entry.tail >> 24) as u8,
+            pad: 0,
+        };
         assert!(
             entry.matches(&key) && index_positions(&key, salt, bits).contains(&position),
             "{key:?} is lost"
         );
+        if key.used == SERVER {
+            continue;
+        }
         let service = memory.services[entry.service as usize];
         assert_ne!(service.slot_count, 0, "{key:?} leads to service {}, which is not there", entry.service);
         assert_eq!(found.insert(key, service), None, "{key:?} stands in the index twice");
@@ -45,6 +55,13 @@ pub(crate) fn audit(memory: &Memory) -> BTreeMap<ServiceKey, Service> {
         }
     }
     found
+}
+
+/// [`ServiceKey::used`] of the keys that lead to a backend.
+const SERVER: u8 = ServiceKey::server(0, 0).used;
+
+fn leads_to_service(entry: &IndexEntry) -> bool {
+    entry.tail != 0 && (entry.tail >> 24) as u8 != SERVER
 }
 
 /// The slots of a service.
@@ -211,7 +228,7 @@ impl InFlight {
         let Selector { copy, bits, .. } = Selector::from_word(memory.config.selector);
         let base = (copy * memory.limits.index) as usize;
         self.copies.insert(copy);
-        for entry in memory.index[base..base + (1 << bits)].iter().filter(|entry| entry.tail != 0) {
+        for entry in memory.index[base..base + (1 << bits)].iter().filter(|entry| leads_to_service(entry)) {
             let service = &memory.services[entry.service as usize];
             if self.services.insert(entry.service) {
                 self.records.push(*service);
