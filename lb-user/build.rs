@@ -1,4 +1,5 @@
-//! Compiles the eBPF programs and leaves the object where `edge::kernel` embeds it from.
+//! Compiles the eBPF programs and leaves the object where `edge::kernel` embeds it from; another one, of programs that
+//! only the bench runs, beside it.
 //!
 //! The BPF target has no prebuilt `core`, so it is built from its sources: those of the active toolchain, else
 //! those of Debian's compiler. `cargo xtask setup` sees to it that one of them is there. `RUSTC_BOOTSTRAP` allows
@@ -47,17 +48,7 @@ fn build() -> Result<(), String> {
     let mut cargo = Command::new(variable("CARGO")?);
     cargo
         .current_dir(workspace.join("lb-ebpf"))
-        .args([
-            "build",
-            "--release",
-            "--bin",
-            "lb-ebpf",
-            "-Z",
-            "build-std=core",
-            "--target",
-            TARGET,
-            "--target-dir",
-        ])
+        .args(["build", "--release", "--bins", "-Z", "build-std=core", "--target", TARGET, "--target-dir"])
         .arg(&target_dir)
         // The wrappers and flags are those of the host's build (clippy, coverage): they are not meant for this one.
         .env_remove("RUSTC_WRAPPER")
@@ -75,8 +66,10 @@ fn build() -> Result<(), String> {
             String::from_utf8_lossy(&output.stderr)
         ));
     }
-    let object = target_dir.join(TARGET).join("release").join("lb-ebpf");
-    println!("cargo:rustc-env=LB_EBPF_OBJECT={}", object.display());
+    let objects = target_dir.join(TARGET).join("release");
+    println!("cargo:rustc-env=LB_EBPF_OBJECT={}", objects.join("lb-ebpf").display());
+    // Not for this package: the bench's build script gets it as DEP_LB_EBPF_BENCH.
+    println!("cargo:bench={}", objects.join("lb-ebpf-bench").display());
     Ok(())
 }
 

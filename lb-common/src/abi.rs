@@ -4,6 +4,7 @@
 //! [`ABI_VERSION`]; the asserts at the end hold the sizes.
 
 pub mod backend;
+pub mod bench;
 pub mod event;
 pub mod feature;
 pub mod flow;

@@ -151,15 +151,30 @@ impl Rig {
             log_packets,
             pins: PathBuf::from("/nonexistent"),
         };
-        let mut kernel = Kernel::load(&options)?;
-        xdp(&mut kernel, name::DECAP)?.load()?;
+        let mut rig = Self::load_with(&options)?;
+        xdp(&mut rig.kernel, name::DECAP)?.load()?;
+        Ok(rig)
+    }
+
+    /// The same for tables and programs of the caller's choice.
+    ///
+    /// # Errors
+    /// What the kernel edge says.
+    pub fn load_with(options: &LoadOptions) -> anyhow::Result<Self> {
+        let kernel = Kernel::load(options)?;
+        let limits = options.limits;
         Ok(Self {
-            counted: kernel.counters(LIMITS.counters),
+            counted: kernel.counters(limits.counters),
             kernel,
-            memory: Memory { features: Features::ALL, ..Memory::new(LIMITS) },
-            layout: Layout::new(&LIMITS),
+            memory: Memory { features: options.features, ..Memory::new(limits) },
+            layout: Layout::new(&limits),
             cache: TableCache::default(),
         })
+    }
+
+    /// The programs, as the kernel has them.
+    pub fn kernel(&mut self) -> &mut Kernel {
+        &mut self.kernel
     }
 
     /// Plans the way to a target and goes it, in the kernel and in memory.
@@ -314,7 +329,7 @@ impl Rig {
 
     /// What was counted since the last call, by counter number and by reason.
     pub fn gained(&mut self) -> Counters {
-        let now = self.kernel.counters(LIMITS.counters);
+        let now = self.kernel.counters(self.kernel.limits().counters);
         let before = std::mem::replace(&mut self.counted, now.clone());
         let gain = |now: &[Counter], before: &[Counter]| {
             let minus = |(now, before): (&Counter, &Counter)| Counter {

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod attach;
+mod bench;
 mod check;
 mod daemon;
 mod lab;
@@ -100,6 +101,18 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         args: Vec<String>,
     },
+    /// Measure what a packet costs, against the least that a balancer can do. Needs root.
+    #[command(after_help = "Examples:
+  cargo xtask bench                      everything
+  cargo xtask bench --quick              under a minute
+  cargo xtask bench --only decision --json figures.json
+  cargo xtask bench --check              fail if a ratio is far above the checked-in one
+  cargo xtask bench -- --help            what else it takes")]
+    Bench {
+        /// Passed on to `lb-bench`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        args: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -129,6 +142,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Attach(options) => attach::attach(&workspace, &options),
         Task::Detach { keep_forwarding } => attach::detach(keep_forwarding),
         Task::Demo { keep, args } => lab::demo(&workspace, keep, &args),
+        Task::Bench { args } => bench::run(&workspace, &args),
         Task::Lab { action, args } => lab::run(&workspace, action, &args),
     }
 }

@@ -50,6 +50,7 @@ pod!(
     crate::abi::Counter,
     crate::abi::Port,
     crate::abi::Event,
+    crate::abi::bench::Rehearsal,
 );
 
 // SAFETY: bytes.

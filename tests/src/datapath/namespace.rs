@@ -22,9 +22,7 @@ pub fn within(test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) {
             eprintln!("SKIPPED: cannot make a network namespace: {error}");
             return Ok(());
         }
-        sh("ip link set lo up")?;
-        sh(&format!("ip link add egress index {EGRESS} type veth peer name third index {THIRD}"))?;
-        sh("ip link set egress up && ip link set third up")?;
+        interfaces()?;
         test()
     };
     match thread::spawn(run).join() {
@@ -32,6 +30,16 @@ pub fn within(test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) {
         Ok(Err(error)) => panic!("{error:#}"),
         Err(panic) => std::panic::resume_unwind(panic),
     }
+}
+
+/// Makes the interfaces that frames come in by and leave by, in the namespace of this thread.
+///
+/// # Errors
+/// It is not a new namespace, or not ours.
+pub fn interfaces() -> anyhow::Result<()> {
+    sh("ip link set lo up")?;
+    sh(&format!("ip link add egress index {EGRESS} type veth peer name third index {THIRD}"))?;
+    sh("ip link set egress up && ip link set third up")
 }
 
 /// Runs a command line in the namespace of this thread.
