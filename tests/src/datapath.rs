@@ -172,7 +172,7 @@ impl Rig {
         })
     }
 
-    /// The programs, as the kernel has them.
+    /// The kernel edge itself.
     pub fn kernel(&mut self) -> &mut Kernel {
         &mut self.kernel
     }
@@ -397,15 +397,14 @@ impl Rig {
 ///
 /// # Errors
 /// There is none of that name.
-pub fn xdp<'k>(kernel: &'k mut Kernel, program: &str) -> anyhow::Result<&'k mut Xdp> {
-    let found = kernel.ebpf().program_mut(program).with_context(|| format!("no program {program}"))?;
-    Ok(found.try_into()?)
+pub fn xdp<'k>(kernel: &'k mut Kernel, program: &'static str) -> anyhow::Result<&'k mut Xdp> {
+    Ok(kernel.program(program)?)
 }
 
 /// Runs a program on a frame, of whose headroom `metadata` takes some bytes away.
 fn run_xdp(
     kernel: &mut Kernel,
-    program: &str,
+    program: &'static str,
     ingress: u32,
     metadata: usize,
     frame: &[u8],

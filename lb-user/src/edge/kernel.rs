@@ -3,6 +3,7 @@
 mod attach;
 pub mod mapped;
 pub mod pins;
+mod programs;
 mod read;
 pub mod server;
 
@@ -15,20 +16,24 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
-    maps::{DevMap, LpmTrie, Map, MapError, ProgramArray, lpm_trie::Key},
+    maps::{DevMap, LpmTrie, Map, MapError, lpm_trie::Key},
     programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
 use lb_common::{
     abi::{
         ABI_VERSION, Backend, Bucket, Config, Counter, Features, IndexEntry, Limits, MAX_PORTS, Port,
-        PrefixKey, Reason, SLOTS_PER_LINE, Service, SlotLine, Stage, Ticks, Window, name,
+        PrefixKey, Reason, SLOTS_PER_LINE, Service, SlotLine, Ticks, Window, name,
     },
     wire::pod::Pod,
 };
 
 pub use self::attach::Withdrawn;
-use self::{attach::Attached, mapped::MappedArray};
+use self::{
+    attach::Attached,
+    mapped::MappedArray,
+    programs::{PacketPath, SharedMaps, refusal},
+};
 use crate::model::{plan::Change, traffic::Counters};
 
 /// The object with all programs and maps.
@@ -43,13 +48,23 @@ pub enum KernelError {
     )]
     Load(#[source] Box<aya::EbpfError>),
     /// A program did not pass the verifier, or the kernel lacks what it needs.
-    #[error("the kernel refused program {program}")]
+    #[error("the kernel refused program {program}: {said}")]
     Program {
         /// Name of the program.
         program: &'static str,
+        /// What the kernel said, in a line.
+        said: String,
+    },
+    /// The maps of the balancer cannot be given to new programs.
+    #[error("cannot let the programs use the balancer's maps")]
+    SharedMaps(#[source] io::Error),
+    /// The programs cannot be replaced; the ones before go on.
+    #[error("cannot replace the program at {interface}: {said}; the one before goes on")]
+    Replace {
+        /// Interface name.
+        interface: String,
         /// What the kernel said.
-        #[source]
-        source: Box<ProgramError>,
+        said: String,
     },
     /// The object lacks a program or map: it was built from other sources.
     #[error("the eBPF object has no {0}: build again with cargo xtask build")]
@@ -123,13 +138,19 @@ pub struct LoadOptions {
 
 /// The programs and maps of one balancer.
 pub struct Kernel {
+    /// The maps, and the programs that stay: those of the packet path stand in `path`.
     ebpf: Ebpf,
+    shared: SharedMaps,
+    path: PacketPath,
+    /// Generations that could not be taken off every interface.
+    stale: Vec<PacketPath>,
     tables: MappedTables,
-    limits: Limits,
-    features: Features,
+    options: LoadOptions,
     cpus: u32,
     /// The directory of all versions' pins, and that of ours.
     pins: (PathBuf, PathBuf),
+    /// Whether the maps are pinned there.
+    pinned: bool,
     attached: Vec<Attached>,
 }
 
@@ -156,7 +177,6 @@ impl Kernel {
         let limits = options.limits;
         let cpus = nr_cpus().map_err(|(_, source)| KernelError::Map { map: name::COUNTERS, source })?;
         let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
-        let log_level = if options.log_packets { u8::MAX } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(name::INDEX, 2 * limits.index)
             .map_max_entries(name::SERVICES, limits.services)
@@ -171,20 +191,15 @@ impl Kernel {
             .map_max_entries(name::REASONS, cpus * Reason::COUNT)
             .override_global(name::INDEX_ENTRIES, &limits.index, true)
             .override_global(name::COUNTERS_PER_CPU, &limits.counters, true)
-            .override_global(name::FEATURES, &options.features.0, true)
             .override_global(name::LIMITER_MASK, &(limits.limiters - 1), true)
             .override_global(name::FLOW_MASK, &(limits.flow_buckets - 1), true)
-            .override_global(aya_log::LEVEL, &log_level, true)
+            .override_global(aya_log::LEVEL, &log_level(options), true)
             .load(OBJECT)
             .map_err(|error| KernelError::Load(Box::new(error)))?;
-        let refused = |program| move |source| KernelError::Program { program, source: Box::new(source) };
-        xdp(&mut ebpf, name::PROGRAM)?.load().map_err(refused(name::PROGRAM))?;
-        classifier(&mut ebpf, name::PROBE)?.load().map_err(refused(name::PROBE))?;
-        xdp(&mut ebpf, name::CLOCK)?.load().map_err(refused(name::CLOCK))?;
-        for (_, program) in Stage::ALL {
-            xdp(&mut ebpf, program)?.load().map_err(refused(program))?;
-        }
-        hand_over(&mut ebpf)?;
+        classifier(&mut ebpf, name::PROBE)?.load().map_err(|error| refused(name::PROBE, &error))?;
+        xdp(&mut ebpf, name::CLOCK)?.load().map_err(|error| refused(name::CLOCK, &error))?;
+        let shared = SharedMaps::of(&ebpf)?;
+        let path = PacketPath::load(options, options.features, &shared)?;
         let tables = MappedTables {
             config: mapped(&ebpf, name::CONFIG, 1)?,
             index: mapped(&ebpf, name::INDEX, 2 * limits.index)?,
@@ -199,12 +214,34 @@ impl Kernel {
             reasons: mapped(&ebpf, name::REASONS, cpus * Reason::COUNT)?,
         };
         let pins = (options.pins.clone(), options.pins.join(format!("v{ABI_VERSION}")));
-        Ok(Self { ebpf, tables, limits, features: options.features, cpus, pins, attached: Vec::new() })
+        Ok(Self {
+            ebpf,
+            shared,
+            path,
+            stale: Vec::new(),
+            tables,
+            options: options.clone(),
+            cpus,
+            pins,
+            pinned: false,
+            attached: Vec::new(),
+        })
     }
 
-    /// The loaded programs, for whoever runs them by `BPF_PROG_TEST_RUN` or reads their log.
+    /// The maps, and the programs beside the packet path.
     pub fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
+    }
+
+    /// An XDP program, of those that are in use now: for whoever runs it by `BPF_PROG_TEST_RUN`.
+    ///
+    /// # Errors
+    /// [`KernelError::Missing`].
+    pub fn program(&mut self, program: &'static str) -> Result<&mut Xdp, KernelError> {
+        if PacketPath::programs().any(|known| known == program) {
+            return self.path.program(program);
+        }
+        xdp(&mut self.ebpf, program)
     }
 
     /// The clock that flows are remembered by.
@@ -218,8 +255,7 @@ impl Kernel {
     fn jiffies(&mut self) -> Result<u32, KernelError> {
         let options = TestRunOptions { data_in: Some(&[0; 64]), ..TestRunOptions::default() };
         let run = xdp(&mut self.ebpf, name::CLOCK)?.test_run(options);
-        run.map(|run| run.return_value)
-            .map_err(|source| KernelError::Program { program: name::CLOCK, source: Box::new(source) })
+        run.map(|run| run.return_value).map_err(|error| refused(name::CLOCK, &error))
     }
 
     /// How fast that clock is: a constant of the kernel's build, which no interface tells. Takes a moment.
@@ -241,25 +277,14 @@ impl Kernel {
 
     /// Sizes of the tables.
     pub fn limits(&self) -> Limits {
-        self.limits
-    }
-
-    /// Pins the maps, so that they and what they hold outlive the daemon.
-    ///
-    /// # Errors
-    /// [`KernelError::Pins`].
-    pub fn pin_maps(&self) -> Result<(), KernelError> {
-        pins::prepare(&self.pins.1)?;
-        for (map_name, map) in self.ebpf.maps().filter(|(map_name, _)| map_name.starts_with("lb_")) {
-            pins::replace(&self.pins.1.join(map_name), |path| map.pin(path).map_err(io::Error::other))?;
-        }
-        Ok(())
+        self.options.limits
     }
 
     /// Carries out one change.
     ///
     /// # Errors
-    /// [`KernelError::Device`]: the one table that is no shared memory.
+    /// [`KernelError::Device`] or [`KernelError::Map`]: tables that are no shared memory. And whatever keeps programs
+    /// with other features from being loaded or attached; then those before go on.
     ///
     /// # Panics
     /// If the change is outside the tables: plans are made for these limits.
@@ -293,7 +318,7 @@ impl Kernel {
             }
             Change::Service { number, service } => tables.services.store(*number as usize, service),
             Change::Index { copy, entries } => {
-                let base = copy * self.limits.index;
+                let base = copy * self.options.limits.index;
                 for (position, entry) in entries {
                     tables.index.store((base + position) as usize, entry);
                 }
@@ -313,10 +338,14 @@ impl Kernel {
 
     /// Replaces the programs by ones that have these features, over the same maps.
     fn specialise(&mut self, features: Features) -> Result<(), KernelError> {
-        if self.features.has(features) {
+        if self.path.features() == features {
             return Ok(());
         }
-        Err(KernelError::Missing("features"))
+        let start = Instant::now();
+        let next = PacketPath::load(&self.options, features, &self.shared)?;
+        self.replace(next)?;
+        tracing::debug!(?features, took = ?start.elapsed(), "programs replaced");
+        Ok(())
     }
 
     fn change_prefixes(&mut self, set: &[(PrefixKey, u32)], remove: &[PrefixKey]) -> Result<(), KernelError> {
@@ -343,9 +372,11 @@ impl Kernel {
                 .map(|cpu| array.load((cpu * stride + place) as usize))
                 .fold(Counter::default(), |sum, counter| sum + counter)
         };
-        let count = count.min(self.limits.counters);
+        let count = count.min(self.options.limits.counters);
         Counters {
-            forwarded: (0..count).map(|at| sum(&self.tables.counters, self.limits.counters, at)).collect(),
+            forwarded: (0..count)
+                .map(|at| sum(&self.tables.counters, self.options.limits.counters, at))
+                .collect(),
             reasons: (0..Reason::COUNT).map(|at| sum(&self.tables.reasons, Reason::COUNT, at)).collect(),
         }
     }
@@ -356,18 +387,13 @@ fn lpm_key(key: &PrefixKey) -> Key<[u32; 5]> {
     Key::new(bits, [list, a, b, c, d])
 }
 
-/// Lets the programs hand packets over.
-fn hand_over(ebpf: &mut Ebpf) -> Result<(), KernelError> {
-    let failed = |source| KernelError::Map { map: name::PROGRAMS, source };
-    for (stage, program) in Stage::ALL {
-        let fd = xdp(ebpf, program)?.fd().and_then(|fd| Ok(fd.try_clone()?));
-        let fd = fd.map_err(|error| failed(io::Error::other(error)))?;
-        let map = ebpf.map_mut(name::PROGRAMS).ok_or(KernelError::Missing(name::PROGRAMS))?;
-        let mut programs: ProgramArray<_> =
-            map.try_into().map_err(|_| KernelError::Missing(name::PROGRAMS))?;
-        programs.set(stage as u32, &fd, 0).map_err(|error| failed(io::Error::other(error)))?;
-    }
-    Ok(())
+fn refused(program: &'static str, error: &ProgramError) -> KernelError {
+    KernelError::Program { program, said: refusal(error) }
+}
+
+/// The level of aya-log that the programs are loaded for: its statements are there only if they are to be seen.
+fn log_level(options: &LoadOptions) -> u8 {
+    if options.log_packets { u8::MAX } else { 0 }
 }
 
 /// Waits until every packet that is being handled now is done with: `membarrier` waits for an RCU grace period, and

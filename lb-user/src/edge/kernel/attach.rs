@@ -1,6 +1,9 @@
 //! Where the balancer's programs hang: attaches, takes over what an earlier daemon left, and lets go.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use aya::{
     programs::{
@@ -14,11 +17,19 @@ use aya::{
 use lb_common::abi::name;
 use nix::net::if_::if_nametoindex;
 
-use super::{Kernel, KernelError, classifier, pins, xdp};
+use super::{
+    Kernel, KernelError, classifier, pins,
+    programs::{PacketPath, refusal},
+    settle,
+};
 use crate::model::service::XdpMode;
 
 /// What the names of links' pins start with; the interface follows.
 const LINK: &str = "link-";
+
+/// What follows the name of a program array's pin until the programs that use it are attached everywhere. (A bpffs
+/// takes no dots.)
+const NEXT: &str = "-next";
 
 /// What a start that failed leaves: interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +47,28 @@ pub(super) struct Attached {
     taken_over: bool,
     _xdp: FdLink,
     _probe: SchedClassifierLink,
+}
+
+impl Attached {
+    /// Puts a generation's program in the place of the one that is attached.
+    fn update(&self, path: &mut PacketPath, pin: &Path) -> Result<(), String> {
+        let program = path.program(name::PROGRAM).map_err(|error| error.to_string())?;
+        // The library gives a link away and not back if it fails: this is another descriptor of the same one.
+        let link =
+            PinnedLink::from_pin(pin).map_err(|error| format!("cannot open {}: {error}", pin.display()))?;
+        let link = XdpLink::try_from(FdLink::from(link)).map_err(|error| error.to_string())?;
+        match program.attach_to_link(link).and_then(|id| program.take_link(id)) {
+            // What is left of it is closed, which detaches nothing: the pin and ours hold the link.
+            Ok(link) => into_fd_link(link).map(drop).map_err(|error| error.to_string()),
+            Err(ProgramError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(libc::ENOLINK) =>
+            {
+                tracing::warn!(interface = self.interface, "interface is gone: nothing to replace there");
+                Ok(())
+            }
+            Err(error) => Err(refusal(&error)),
+        }
+    }
 }
 
 impl Kernel {
@@ -69,7 +102,7 @@ impl Kernel {
     }
 
     fn link_pin(&self, interface: &str) -> PathBuf {
-        self.pins.1.join(format!("{LINK}{interface}"))
+        link_pin(&self.pins.1, interface)
     }
 
     /// Interfaces with a link that an earlier daemon left pinned, and that is not ours now.
@@ -118,7 +151,7 @@ impl Kernel {
     /// Gives the link, its mode, and whether it was there before.
     fn attach_xdp(&mut self, interface: &str, mode: XdpMode) -> Result<(FdLink, XdpMode, bool), KernelError> {
         let pin = self.link_pin(interface);
-        let program = xdp(&mut self.ebpf, name::PROGRAM)?;
+        let program = self.path.program(name::PROGRAM)?;
         let failed =
             |source| KernelError::Attach { interface: interface.to_owned(), source: Box::new(source) };
         // A link left by an earlier daemon; its interface may be gone, and then it holds nothing.
@@ -175,6 +208,69 @@ impl Kernel {
         program.take_link(id).map_err(failed)
     }
 
+    /// Pins the maps, so that they and what they hold outlive the daemon.
+    ///
+    /// # Errors
+    /// [`KernelError::Pins`].
+    pub fn pin_maps(&mut self) -> Result<(), KernelError> {
+        pins::prepare(&self.pins.1)?;
+        let array = self.path.program_array()?;
+        let shared = self.ebpf.maps().filter(|(map, _)| map.starts_with("lb_") && *map != name::PROGRAMS);
+        for (map_name, map) in shared.chain([(name::PROGRAMS, array)]) {
+            pins::replace(&self.pins.1.join(map_name), |path| map.pin(path).map_err(io::Error::other))?;
+        }
+        self.pinned = true;
+        Ok(())
+    }
+
+    /// Lets another generation of programs take the place of the present one on every interface, link by link: a
+    /// packet meets one or the other. If one link refuses, all go back.
+    ///
+    /// # Errors
+    /// [`KernelError::Replace`] or [`KernelError::Pins`]; the present generation goes on.
+    pub(super) fn replace(&mut self, mut next: PacketPath) -> Result<(), KernelError> {
+        // Whoever is killed between two links must leave both with the array that their packets need.
+        let pin = self.pins.1.join(name::PROGRAMS);
+        let next_pin = self.pins.1.join(format!("{}{NEXT}", name::PROGRAMS));
+        if self.pinned {
+            let array = next.program_array()?;
+            pins::replace(&next_pin, |path| array.pin(path).map_err(io::Error::other))?;
+        }
+        for (done, attached) in self.attached.iter().enumerate() {
+            let Err(said) = attached.update(&mut next, &link_pin(&self.pins.1, &attached.interface)) else {
+                continue;
+            };
+            let mut is_back = true;
+            for attached in &self.attached[..done] {
+                if let Err(error) =
+                    attached.update(&mut self.path, &link_pin(&self.pins.1, &attached.interface))
+                {
+                    tracing::error!(
+                        interface = attached.interface,
+                        error,
+                        "cannot go back to the program before"
+                    );
+                    is_back = false;
+                }
+            }
+            if is_back {
+                settle();
+                pins::remove(&next_pin)?;
+            } else {
+                self.stale.push(next);
+            }
+            return Err(KernelError::Replace { interface: attached.interface.clone(), said });
+        }
+        let before = std::mem::replace(&mut self.path, next);
+        // Packets that began in it may still ask its array for the next stage.
+        settle();
+        drop(before);
+        if self.pinned {
+            pins::rename(&next_pin, &pin)?;
+        }
+        Ok(())
+    }
+
     /// Detaches from every interface and removes the pins.
     ///
     /// # Errors
@@ -182,8 +278,7 @@ impl Kernel {
     pub fn detach(&mut self) -> Result<(), KernelError> {
         let mut result = Ok(());
         for attached in self.attached.drain(..) {
-            let pin = self.pins.1.join(format!("{LINK}{}", attached.interface));
-            if let Err(error) = pins::remove(&pin) {
+            if let Err(error) = pins::remove(&link_pin(&self.pins.1, &attached.interface)) {
                 result = Err(error.into());
             }
         }
@@ -194,6 +289,10 @@ impl Kernel {
     pub fn leave(&mut self) {
         self.attached.clear();
     }
+}
+
+fn link_pin(directory: &Path, interface: &str) -> PathBuf {
+    directory.join(format!("{LINK}{interface}"))
 }
 
 fn into_fd_link(link: XdpLink) -> Result<FdLink, ProgramError> {

@@ -163,6 +163,14 @@ pub fn replace(path: &Path, pin: impl FnOnce(&Path) -> io::Result<()>) -> Result
     pin(path).map_err(|source| PinsError::Path { what: "pin", path: path.to_owned(), source })
 }
 
+/// Gives a pin another name, in place of whatever is pinned there: at no moment is nothing.
+///
+/// # Errors
+/// [`PinsError::Path`].
+pub fn rename(from: &Path, to: &Path) -> Result<(), PinsError> {
+    fs::rename(from, to).map_err(|source| PinsError::Path { what: "rename", path: from.to_owned(), source })
+}
+
 /// Removes one pin, if it is there.
 ///
 /// # Errors

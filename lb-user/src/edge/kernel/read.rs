@@ -13,7 +13,7 @@ impl Kernel {
     pub fn read(&self) -> Memory {
         let tables = &self.tables;
         Memory {
-            limits: self.limits,
+            limits: self.options.limits,
             config: tables.config.load(0),
             index: (0..tables.index.len()).map(|at| tables.index.load(at)).collect(),
             services: (0..tables.services.len()).map(|at| tables.services.load(at)).collect(),
@@ -22,7 +22,7 @@ impl Kernel {
             flows: Flows::of((0..tables.flows.len()).flat_map(|at| tables.flows.load(at).0)),
             backends: (0..tables.backends.len()).map(|at| tables.backends.load(at)).collect(),
             ports: (0..tables.ports.len()).map(|at| tables.ports.load(at)).collect(),
-            features: self.features,
+            features: self.path.features(),
             prefixes: self.prefixes(),
             limiters: Flows::of((0..tables.limiters.len()).flat_map(|at| tables.limiters.load(at).0)),
         }
