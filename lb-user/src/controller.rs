@@ -176,6 +176,7 @@ impl Controller {
         }
         if self.dirty && self.pending.is_empty() {
             self.dirty = false;
+            self.dismiss_the_dead(&mut actions);
             self.report_states(now, &mut actions);
             self.follow_addresses(&mut actions);
             self.change_tables(now, &mut actions);
@@ -244,7 +245,7 @@ impl Controller {
         let desired = config::parse(text).map_err(|errors| {
             errors.report(&self.config.path).lines().map(str::to_owned).collect::<Vec<_>>()
         })?;
-        let target = self.target(&desired);
+        let target = self.target(&desired, &self.leaving_under(&desired));
         let layout = self.layout.placed(&target).map_err(|full| vec![full.to_string()])?;
         plan::index(&layout, &target, self.installed.limits.index)
             .map_err(|error| vec![error.to_string()])?;
@@ -268,7 +269,7 @@ impl Controller {
             let known = known.remove(&Server::of(pool, backend));
             self.members.insert(id, carried_over(now, known, (pool.check.is_some(), backend)));
         }
-        self.see_off(known);
+        self.see_off(now, known);
         self.dirty = true;
     }
 
@@ -286,6 +287,11 @@ impl Controller {
                     member.health.forget(now);
                 }
             }
+            for leaving in &mut self.leaving {
+                if leaving.known.backend.address == target {
+                    leaving.known.member.health.forget(now);
+                }
+            }
         }
         self.next_hops.insert(target, state);
         self.dirty = true;
@@ -293,12 +299,13 @@ impl Controller {
 
     fn take_outcome(&mut self, now: Duration, outcome: &ProbeOutcome) {
         let check = self.desired.pool(&outcome.backend.pool).and_then(|pool| pool.check.as_ref());
-        let (Some(check), Some(member)) = (check, self.members.get_mut(&outcome.backend)) else { return };
+        let Some((rise, fall)) = check.map(|check| (check.rise, check.fall)) else { return };
+        let Some(member) = self.probed(&outcome.backend) else { return };
         // An outcome of an earlier probe says nothing about the backend as it is now.
         if member.mark != Some(outcome.mark) {
             return;
         }
-        let transition = member.health.observe(&outcome.result, outcome.took, check.rise, check.fall, now);
+        let transition = member.health.observe(&outcome.result, outcome.took, rise, fall, now);
         if let Some(Transition::Up | Transition::Down) = transition {
             self.dirty = true;
         }
@@ -373,7 +380,7 @@ impl Controller {
 
     /// Brings the tables to what is wanted now.
     fn change_tables(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let target = self.target(&self.desired);
+        let target = self.target(&self.desired, &self.leaving_under(&self.desired));
         let placed = self.layout.placed(&target).map_err(|full| full.to_string());
         let planned = placed.and_then(|layout| {
             let changes = plan::plan(&self.installed, &layout, &target, &mut self.tables);
@@ -402,6 +409,9 @@ impl Controller {
         let probes = self.probes();
         for (id, member) in &mut self.members {
             member.mark = probes.get(id).map(|spec| spec.mark);
+        }
+        for leaving in &mut self.leaving {
+            leaving.known.member.mark = probes.get(&leaving.id()).map(|spec| spec.mark);
         }
         if probes != self.probing {
             self.probing.clone_from(&probes);

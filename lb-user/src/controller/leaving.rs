@@ -7,14 +7,14 @@ use std::{
 };
 
 use super::{
-    Action, Controller,
-    standing::{Known, Member, Server},
+    Action, Controller, Level,
+    standing::{Known, Member, Server, carried_over},
 };
 use crate::{
-    api::{BackendFlows, FlowsView, State},
+    api::{BackendFlows, FlowsView},
     model::{
-        health::Health,
-        service::{AdminState, Backend, Desired, Name, Pool},
+        probe::BackendId,
+        service::{AdminState, Backend, Desired, Name, OnDown, Pool},
         transition::{FlowReading, Patience},
     },
 };
@@ -33,6 +33,20 @@ pub(super) struct Leaving {
     seen: bool,
 }
 
+impl Leaving {
+    /// What its probes are called: its name may be another's by now.
+    pub(super) fn id(&self) -> BackendId {
+        let Backend { address, via, .. } = &self.known.backend;
+        BackendId { pool: self.server.pool.clone(), backend: Name::of_server(*address, *via) }
+    }
+}
+
+/// Whether flows that are on a backend may stay there. An operator's word says nothing about health: what its checks
+/// said last holds for one that is drained or leaves as well.
+pub(super) fn serves(pool: &Pool, backend: &Backend, member: &Member) -> bool {
+    backend.state != AdminState::Maint && (member.health.is_up() || pool.on_down == OnDown::Keep)
+}
+
 impl Controller {
     /// What is known of every server, of those that are leaving as well: one that comes back goes on as it was, and so
     /// does one under another name.
@@ -47,23 +61,66 @@ impl Controller {
         present.chain(leaving).collect()
     }
 
-    /// These are not in the configuration, or no longer: those that serve go on serving the flows they have. A pool
-    /// that is gone takes its flows along.
-    pub(super) fn see_off(&mut self, gone: BTreeMap<Server, Known>) {
+    /// These are not in the configuration, or no longer: those that serve go on serving the flows they have, and their
+    /// checks go on. A pool that is gone takes its flows along.
+    pub(super) fn see_off(&mut self, now: Duration, gone: BTreeMap<Server, Known>) {
         for (server, known) in gone {
-            let serves = known.member.health.is_up() && known.backend.state != AdminState::Maint;
-            if serves && self.desired.pool(&server.pool).is_some() {
-                let Known { backend, member: Member { since, .. }, .. } = known;
-                // Nobody checks it any more.
-                let health = Health::unchecked(since);
-                let member = Member { health, mark: None, state: State::Down, since };
-                self.leaving.push(Leaving {
-                    server,
-                    known: Known { backend, checked: false, member },
-                    seen: false,
-                });
+            let Some(pool) = self.desired.pool(&server.pool) else { continue };
+            if serves(pool, &known.backend, &known.member) {
+                let checked = pool.check.is_some();
+                let backend = known.backend.clone();
+                let member = carried_over(now, Some(known), (checked, &backend));
+                self.leaving.push(Leaving { server, known: Known { backend, checked, member }, seen: false });
             }
         }
+    }
+
+    /// Those that would serve nothing but the flows they have if `desired` came into force now.
+    pub(super) fn leaving_under<'a>(&'a self, desired: &'a Desired) -> BTreeMap<&'a Name, Vec<&'a Backend>> {
+        let stays = |(_, (pool, backend)): (_, (&Pool, &Backend))| Server::of(pool, backend);
+        let staying: BTreeSet<Server> = desired.backends().map(stays).collect();
+        let present = self.desired.backends().filter_map(|(id, (pool, backend))| {
+            let serves = serves(desired.pool(&pool.name)?, backend, self.members.get(&id)?);
+            serves.then(|| (Server::of(pool, backend), &pool.name, backend))
+        });
+        let leaving = self.leaving.iter().map(|leaving| {
+            let Leaving { server, known, .. } = leaving;
+            (server.clone(), &server.pool, &known.backend)
+        });
+        let mut left: BTreeMap<&Name, Vec<&Backend>> = BTreeMap::new();
+        for (server, pool, backend) in leaving.chain(present) {
+            if !staying.contains(&server) {
+                left.entry(pool).or_default().push(backend);
+            }
+        }
+        left
+    }
+
+    /// Those that do no longer serve are done with: their flows are to be reset, not to be lost.
+    pub(super) fn dismiss_the_dead(&mut self, actions: &mut Vec<Action>) {
+        let desired = &self.desired;
+        self.leaving.retain(|leaving| {
+            let Leaving { server, known: Known { backend, member, .. }, .. } = leaving;
+            let serves = desired.pool(&server.pool).is_some_and(|pool| serves(pool, backend, member));
+            if !serves {
+                let said = format!(
+                    "{}, which left the configuration, {}: its flows go to others",
+                    leaving.id(),
+                    member.health
+                );
+                actions.push(Action::Log(Level::Warn, said));
+            }
+            serves
+        });
+    }
+
+    /// Whoever a probe was for.
+    pub(super) fn probed(&mut self, id: &BackendId) -> Option<&mut Member> {
+        if let Some(member) = self.members.get_mut(id) {
+            return Some(member);
+        }
+        let leaving = self.leaving.iter_mut().find(|leaving| leaving.id() == *id)?;
+        Some(&mut leaving.known.member)
     }
 
     pub(super) fn leaving_addresses(&self) -> impl Iterator<Item = IpAddr> {

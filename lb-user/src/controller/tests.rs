@@ -8,7 +8,7 @@ mod world;
 
 use std::time::Duration;
 
-use lb_common::abi::{self, Counter, DropReason, Note, PROBE_MARK, Reason};
+use lb_common::abi::{self, Counter, DropReason, Limits, Note, PROBE_MARK, Reason};
 
 use self::world::{LIMITS, World, behind, id, no_mac, on_link, target};
 use super::{Event, Level};
@@ -197,6 +197,45 @@ fn a_configuration_too_large_for_the_tables_is_refused_as_a_whole() {
     assert_eq!(world.servers(VIP, 80), [11], "the old one is in force, with all that happens under it");
 }
 
+/// Backends that a new configuration no longer has serve the flows they have, and need their places meanwhile.
+#[test]
+fn room_is_needed_for_those_that_would_leave() {
+    let servers = |first: u8| (first..first + 16).map(|last| format!("10.1.0.{last}")).collect::<Vec<_>>();
+    let config = |first: u8, slots: u32| {
+        let backend =
+            |address: &String| format!("[[pool.backend]]\nname = \"b{address}\"\naddress = \"{address}\"\n");
+        let backends: String = servers(first).iter().map(backend).collect();
+        let service = &CONFIG[CONFIG.find("[[service]]").unwrap()..];
+        format!(
+            "[[pool]]\nname = \"web\"\nslots = {slots}\ncheck = {{ type = \"tcp\" }}\n{backends}{service}"
+        )
+    };
+    let mut world = World::of(Limits { backends: 128, ..LIMITS });
+    world.configure(&config(1, 31));
+    for server in servers(1) {
+        world.way(&server, on_link(&server, 0));
+        world.alive.insert(server.parse().unwrap());
+    }
+    world.probe();
+    let serving = world.servers(VIP, 80);
+    assert!(serving.len() > 10, "{serving:?}");
+
+    world.configure(&config(101, 61));
+    let status = world.status();
+    assert_eq!(status.warnings, [""; 0], "taken, and then it does not fit");
+    let full = "no room for 128 more backends: the tables were made for 128; restart lb to make larger ones";
+    assert_eq!((status.config.generation, status.config.errors), (1, vec![full.to_owned()]));
+    assert_eq!(world.servers(VIP, 80), serving);
+
+    // Those that are down have no flows to serve.
+    for server in servers(1) {
+        world.way(&server, no_mac(&server));
+    }
+    world.configure(&config(101, 61));
+    let status = world.status();
+    assert_eq!((status.config.generation, status.config.errors, status.warnings), (2, vec![], vec![]));
+}
+
 #[test]
 fn a_failed_plan_is_tried_again_and_shown() {
     let mut world = World::serving(CONFIG, &BOTH);
@@ -351,6 +390,62 @@ fn a_backend_that_comes_back_before_it_is_gone_never_left() {
     world.configure(&with("\"10.1.0.12\"", "\"10.1.0.12\"\nstate = \"maint\""));
     world.configure(&without);
     assert_eq!(leaving(&mut world), 0);
+}
+
+/// Else its flows would be sent to a dead server for as long as somebody tries.
+#[test]
+fn a_backend_that_dies_while_it_leaves_is_done_with() {
+    let without = with("[[pool.backend]]\nname = \"w2\"\naddress = \"10.1.0.12\"", "");
+    let dead = "10.1.0.12".parse().unwrap();
+    let standings = |world: &World| world.memory.backends.iter().filter(|b| b.standing != 0).count();
+    for keep in [false, true] {
+        let on_down = |text: &str| match keep {
+            true => text.replace("slots = 31", "slots = 31\non_down = \"keep\""),
+            false => text.to_owned(),
+        };
+        let mut world = World::serving(&on_down(CONFIG), &BOTH);
+        world.configure(&on_down(&without));
+        assert_eq!(world.probes.len(), 2, "both are probed: {:?}", world.probes.keys());
+        world.alive.remove(&dead);
+        (0..2).for_each(|_| world.probe());
+        assert_eq!(standings(&world), 2, "not yet: it falls after three failures");
+        world.probe();
+        assert_eq!(standings(&world), if keep { 2 } else { 1 });
+        assert_eq!(world.said("web/10.1.0.12/l2, which left the configuration"), !keep);
+        assert_eq!(world.probes.len(), if keep { 2 } else { 1 });
+    }
+
+    // What its checks had found goes along with it, and back.
+    let mut world = World::serving(CONFIG, &BOTH);
+    world.alive.remove(&dead);
+    world.probe();
+    world.configure(&without);
+    world.probe();
+    world.configure(CONFIG);
+    world.probe();
+    assert_eq!(world.standing("w2").0, State::Down, "three failures in a row");
+
+    // One whose address is silent is as good as dead.
+    let mut world = World::serving(CONFIG, &BOTH);
+    world.configure(&without);
+    world.way("10.1.0.12", no_mac("10.1.0.12"));
+    assert_eq!(standings(&world), 1);
+    assert_eq!(world.resolving.len(), 1);
+}
+
+/// A name is free for others as soon as its backend left.
+#[test]
+fn a_probe_of_one_that_left_says_nothing_of_its_namesake() {
+    let mut world = World::serving(CONFIG, &BOTH);
+    world.way("10.1.0.13", on_link("10.1.0.13", 0));
+    world.alive.insert("10.1.0.13".parse().unwrap());
+    world.configure(&with("10.1.0.12", "10.1.0.13"));
+    assert_eq!(world.probes.len(), 3);
+    world.alive.remove(&"10.1.0.12".parse().unwrap());
+    (0..4).for_each(|_| world.probe());
+    assert_eq!(world.standing("w2").0, State::Up);
+    assert_eq!(world.servers(VIP, 80), [11, 13]);
+    assert_eq!(world.probes.len(), 2);
 }
 
 /// As long as the plan that takes its slots from it fails, a backend that leaves is needed.

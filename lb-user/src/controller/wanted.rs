@@ -6,6 +6,7 @@ use lb_common::abi::{self, Features, PROBE_MARK, Port, Quic, Rate, ServiceKey};
 
 use super::{
     Controller,
+    leaving::serves,
     standing::{state_of, usable},
 };
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
         next_hop::NextHop,
         plan::{HopTarget, MemberTarget, Outer, PoolTarget, ServiceTarget, Target},
         probe::{BackendId, ProbeSpec},
-        service::{AdminState, Backend, Desired, OnDown, Pool, Ports, Service, ServicePort, Tracking, Via},
+        service::{AdminState, Backend, Desired, Name, Pool, Ports, Service, ServicePort, Tracking, Via},
         transition::{idle_ticks, ticks},
     },
 };
@@ -26,15 +27,22 @@ use crate::{
 const FRAGMENT_IDLE: Duration = Duration::from_secs(5);
 
 impl Controller {
-    /// What the tables are to say, from a configuration, health and next hops.
-    pub(super) fn target(&self, desired: &Desired) -> Target {
+    /// What the tables are to say, from a configuration, those that leave its pools, health and next hops.
+    pub(super) fn target(&self, desired: &Desired, leaving: &BTreeMap<&Name, Vec<&Backend>>) -> Target {
         let settings = &desired.settings;
         let Keys { prefixes, services: keys } = Keys::of(desired);
         let services = desired.services.iter().zip(keys);
         Target {
             seed: settings.seed,
             outer: Outer { v4: settings.tunnel_source_v4, v6: settings.tunnel_source_v6 },
-            pools: desired.pools.iter().map(|pool| self.pool_target(desired, pool)).collect(),
+            pools: desired
+                .pools
+                .iter()
+                .map(|pool| {
+                    let leaving = leaving.get(&pool.name).map_or(&[][..], |leaving| leaving);
+                    self.pool_target(desired, pool, leaving)
+                })
+                .collect(),
             services: services.map(|(service, keys)| self.service_target(desired, service, keys)).collect(),
             settled: self.settled.clone(),
             fragment_idle: ticks(FRAGMENT_IDLE, self.identity.ticks_per_second),
@@ -66,19 +74,13 @@ impl Controller {
         }
     }
 
-    fn pool_target(&self, desired: &Desired, pool: &Pool) -> PoolTarget {
+    fn pool_target(&self, desired: &Desired, pool: &Pool, leaving: &[&Backend]) -> PoolTarget {
         let member = |backend: &Backend| {
             let next_hop = self.next_hops.get(&backend.address);
             let known = self.members.get(&BackendId::new(pool, backend));
             let state = known.map(|member| state_of(backend, &member.health, next_hop));
             let hop = usable(backend, next_hop).ok().map(hop_target);
-            let keeps = match state {
-                Some(State::Up) => true,
-                // An operator's word says nothing about health: what its checks said last still holds.
-                Some(State::Drain) => known.is_some_and(|member| member.health.is_up()),
-                Some(State::Down) => pool.on_down == OnDown::Keep,
-                Some(State::Maint) | None => false,
-            };
+            let keeps = known.is_some_and(|member| serves(pool, backend, member));
             MemberTarget {
                 address: backend.address,
                 tunnelled: backend.via == Via::Ipip,
@@ -88,7 +90,7 @@ impl Controller {
                 hop,
             }
         };
-        let leaving = self.leaving_from(&pool.name).map(|backend| {
+        let leaving = leaving.iter().map(|backend| {
             let hop = usable(backend, self.next_hops.get(&backend.address)).ok().map(hop_target);
             MemberTarget {
                 address: backend.address,
@@ -107,14 +109,17 @@ impl Controller {
         }
     }
 
-    /// The probes that should be running: every backend of a checked pool that has a place in the tables, unless an
-    /// operator took it out. A pool that no service points at has no VIP to be probed through.
+    /// The probes that should be running: every backend of a checked pool that has a place in the tables, those that are
+    /// leaving as well, unless an operator took it out. A pool that no service points at has no VIP to be probed through.
     pub(super) fn probes(&self) -> BTreeMap<BackendId, ProbeSpec> {
         let mut probes = BTreeMap::new();
         for pool in &self.desired.pools {
             let (Some(check), Some(place)) = (&pool.check, self.layout.pool(&pool.name)) else { continue };
             let Some(target) = self.probe_target(pool) else { continue };
-            for backend in &pool.backends {
+            let present = pool.backends.iter().map(|backend| (BackendId::new(pool, backend), backend));
+            let leaving = self.leaving.iter().filter(|leaving| leaving.server.pool == pool.name);
+            let leaving = leaving.map(|leaving| (leaving.id(), &leaving.known.backend));
+            for (id, backend) in present.chain(leaving) {
                 let Some(index) = place.index_of(&self.identity_of(backend)) else { continue };
                 let Ok(hop) = usable(backend, self.next_hops.get(&backend.address)) else { continue };
                 if backend.state == AdminState::Maint {
@@ -128,7 +133,7 @@ impl Controller {
                     timeout: check.timeout,
                     max_segment: max_segment(backend, hop, target),
                 };
-                probes.insert(BackendId::new(pool, backend), spec);
+                probes.insert(id, spec);
             }
         }
         probes

@@ -33,6 +33,11 @@ impl Name {
         if good { Ok(Self(text.to_owned())) } else { Err(BadName(text.to_owned())) }
     }
 
+    /// What a server is called that has no name: no [`Name::new`] says the same.
+    pub fn of_server(address: IpAddr, via: Via) -> Self {
+        Self(format!("{address}/{via}"))
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
