@@ -114,6 +114,17 @@ impl Controller {
         });
     }
 
+    /// Servers whose checks say that they run.
+    #[cfg(test)]
+    pub(super) fn serving(&self) -> BTreeSet<IpAddr> {
+        let present = self.desired.backends().filter_map(|(id, (_, backend))| {
+            self.members.get(&id)?.health.is_up().then_some(backend.address)
+        });
+        let leaving = self.leaving.iter().map(|leaving| &leaving.known);
+        let leaving = leaving.filter(|known| known.member.health.is_up()).map(|known| known.backend.address);
+        present.chain(leaving).collect()
+    }
+
     /// Whoever a probe was for.
     pub(super) fn probed(&mut self, id: &BackendId) -> Option<&mut Member> {
         if let Some(member) = self.members.get_mut(id) {

@@ -42,8 +42,8 @@ pub(super) const TICKS_PER_SECOND: u32 = 250;
 
 pub(super) type Way = Result<NextHop, Unreachable>;
 
-/// Looks at the tables, at this time.
-pub(super) type Between = Box<dyn FnMut(&Memory, Duration)>;
+/// Looks at the tables, at this time, and hears which servers are known to run.
+pub(super) type Between = Box<dyn FnMut(&Memory, Duration, BTreeSet<IpAddr>)>;
 
 /// The outside. What is not set up is as it should be: plans are carried out, files written; but nobody has a MAC and
 /// no server answers.
@@ -145,7 +145,7 @@ impl World {
                     self.in_flight.apply(&mut self.memory, change);
                     audit(&self.memory);
                     if let Some(between) = &mut self.between {
-                        between(&self.memory, self.now);
+                        between(&self.memory, self.now, self.controller.serving());
                     }
                 }
                 self.steps += done;
