@@ -96,7 +96,7 @@ impl Addr {
 /// A word whose first `bits` bits in memory are set, 1 to 64: in network order the high ones come first.
 #[inline(always)]
 const fn first_bits(bits: u32) -> u64 {
-    (u64::MAX << ((64 - bits) & 63)).to_be()
+    (u64::MAX << (64u32.wrapping_sub(bits) & 63)).to_be()
 }
 
 impl Ord for Addr {

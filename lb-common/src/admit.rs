@@ -67,7 +67,7 @@ fn within<T: Tables>(tables: &T, id: u64, rate: Rate, now: Ticks) -> bool {
         let ahead = if entry.id == id || entry.id == 0 { 0 } else { ahead + (1 << 52) };
         // One's own place comes before a free one, and any other last.
         let own = if entry.id == id { 0 } else { 1 << 51 };
-        let rank = own + ahead | way as u64;
+        let rank = (own + ahead) | way as u64;
         if rank < best {
             best = rank;
         }

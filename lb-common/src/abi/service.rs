@@ -221,7 +221,7 @@ impl Quic {
             return None;
         }
         // The first bytes in memory are the low ones.
-        Some(id & (u64::MAX >> ((64 - 8 * length) & 63)))
+        Some(id & (u64::MAX >> (64u32.wrapping_sub(8 * length) & 63)))
     }
 }
 
@@ -242,5 +242,27 @@ impl Tracking {
     /// The bits of [`Service::flags`] for these two.
     pub const fn bits(tcp: Self, udp: Self) -> u32 {
         tcp as u32 | (udp as u32) << 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_id_has_its_length() {
+        let id = 0x8877_6655_4433_2211;
+        // A short header, and configuration 5 of three bits.
+        let head = u16::from_le_bytes([0x40, 0xbf]);
+        for (length, expected) in [(1, 0x11), (2, 0x2211), (7, 0x77_6655_4433_2211), (8, id)] {
+            assert_eq!(Quic::new(length, 3, 5).server_id(head, id), Some(expected));
+            assert_eq!(Quic::new(length, 3, 4).server_id(head, id), None);
+        }
+        assert_eq!(Quic::new(0, 3, 5).server_id(head, id), None);
+        assert_eq!(Quic::new(1, 3, 5).server_id(head | 0x80, id), None, "a long header");
+        // Nonsense in the table is no reason to stop.
+        for word in (0..=u16::MAX).map(|word| u32::from(word) << 8 | 0xff) {
+            Quic(word).server_id(head, id);
+        }
     }
 }

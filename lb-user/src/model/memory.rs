@@ -4,14 +4,17 @@ use std::{cell::Cell, collections::BTreeMap};
 
 use lb_common::{
     abi::{
-        Backend, Config, Features, Flow, IndexEntry, Limits, MAX_PORTS, Note, Port, PrefixKey, Reason,
-        Service, Slot, WAYS, Window,
+        Backend, Config, Features, IndexEntry, Limits, MAX_PORTS, Note, Port, PrefixKey, Service, Slot,
+        Window,
     },
     addr::Addr,
-    tables::{FlowBucket, Tables},
+    tables::Tables,
 };
 
+pub use self::flows::{Flows, MemoryBucket};
 use super::plan::Change;
+
+mod flows;
 
 /// A copy of every table. Applying the same changes to it and to the kernel keeps the two equal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub struct Memory {
     pub prefixes: BTreeMap<PrefixKey, u32>,
     /// Sources with a limit. They are the packets' doing, like flows.
     pub limiters: Flows,
+    /// How often each [`Window`]'s may still be done. Here there are no moments: who wants a limit sets it anew at each.
+    pub allowances: [Cell<u32>; Window::COUNT as usize],
 }
 
 impl Memory {
@@ -58,7 +63,13 @@ impl Memory {
             ports: vec![Port::default(); MAX_PORTS as usize],
             prefixes: BTreeMap::new(),
             limiters: Flows::new(limits.limiters),
+            allowances: Self::unlimited(),
         }
+    }
+
+    /// Everything may be done at any rate.
+    pub const fn unlimited() -> [Cell<u32>; Window::COUNT as usize] {
+        [const { Cell::new(u32::MAX) }; Window::COUNT as usize]
     }
 
     /// Carries out one change.
@@ -103,72 +114,6 @@ impl Memory {
     }
 }
 
-/// The flow table. A packet remembers flows although it may only read the tables.
-#[derive(Clone, Debug)]
-pub struct Flows {
-    places: Vec<Cell<Flow>>,
-    /// How often each note was made, by its counter.
-    notes: [Cell<u64>; Reason::COUNT as usize],
-}
-
-impl Flows {
-    /// An empty table.
-    pub fn new(buckets: u32) -> Self {
-        Self::of(vec![Flow::default(); buckets as usize * WAYS])
-    }
-
-    /// A table read from elsewhere, place by place.
-    pub fn of(flows: impl IntoIterator<Item = Flow>) -> Self {
-        Self {
-            places: flows.into_iter().map(Cell::new).collect(),
-            notes: [const { Cell::new(0) }; Reason::COUNT as usize],
-        }
-    }
-
-    /// Every remembered flow.
-    pub fn iter(&self) -> impl Iterator<Item = Flow> {
-        self.places.iter().map(Cell::get).filter(|flow| flow.id != 0)
-    }
-
-    /// The bucket of a hash.
-    fn bucket(&self, hash: u32) -> Option<MemoryBucket<'_>> {
-        let buckets = self.places.len() / WAYS;
-        let start = (hash as usize & buckets.checked_sub(1)?) * WAYS;
-        self.places.get(start..start + WAYS).map(MemoryBucket)
-    }
-
-    /// How often a note was made.
-    pub fn noted(&self, note: Note) -> u64 {
-        self.notes[note.counter() as usize].get()
-    }
-}
-
-impl PartialEq for Flows {
-    fn eq(&self, other: &Self) -> bool {
-        self.places == other.places
-    }
-}
-
-impl Eq for Flows {}
-
-/// A bucket of [`Flows`].
-#[derive(Debug)]
-pub struct MemoryBucket<'t>(&'t [Cell<Flow>]);
-
-impl FlowBucket for MemoryBucket<'_> {
-    fn load(&self, way: usize) -> Flow {
-        self.0[way].get()
-    }
-
-    fn replace(&self, way: usize, flow: Flow) {
-        self.0[way].set(flow);
-    }
-
-    fn update(&self, way: usize, flow: Flow) {
-        self.0[way].set(flow);
-    }
-}
-
 impl Tables for Memory {
     type Bucket<'t> = MemoryBucket<'t>;
 
@@ -185,12 +130,26 @@ impl Tables for Memory {
     }
 
     fn prefix(&self, list: u32, address: Addr) -> Option<u32> {
-        (0..=128).rev().find_map(|bits| self.prefixes.get(&PrefixKey::new(list, address, bits)).copied())
+        // Keys are ordered by length, then by list and address: what comes before the one that would match tells the
+        // greatest length that is left.
+        let mut bits = 128;
+        loop {
+            let wanted = PrefixKey::new(list, address, bits);
+            let (found, value) = self.prefixes.range(..=wanted).next_back()?;
+            if *found == wanted {
+                return Some(*value);
+            }
+            bits = found.length().min(bits.checked_sub(1)?);
+        }
     }
 
-    fn may(&self, _: Window) -> bool {
-        // The limit is on packets per moment; here there are no moments.
-        true
+    fn may(&self, what: Window) -> bool {
+        let left = &self.allowances[what as usize];
+        let may = left.get() > 0;
+        if may && left.get() < u32::MAX {
+            left.set(left.get() - 1);
+        }
+        may
     }
 
     fn features(&self) -> Features {
@@ -202,8 +161,7 @@ impl Tables for Memory {
     }
 
     fn note(&self, note: Note) {
-        let noted = &self.flows.notes[note.counter() as usize];
-        noted.set(noted.get() + 1);
+        self.flows.note(note);
     }
 
     fn config(&self) -> Config {
@@ -229,3 +187,5 @@ impl Tables for Memory {
 
 #[cfg(test)]
 pub(crate) mod audit;
+#[cfg(test)]
+mod tests;

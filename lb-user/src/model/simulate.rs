@@ -4,11 +4,12 @@
 //! together.
 
 use lb_common::{
-    abi::{DropReason, Encap, Note, PassReason, Port, Reason, Ticks},
+    abi::{DropReason, Encap, Note, PassReason, Port, Reason, Ticks, Window},
     decide::{Decided, Decision, Forward, decide},
     encap,
     packet::Packet,
     parse::parse,
+    tables::Tables as _,
     too_big::{self, Notice},
     wire::{
         ETHER_IPV4, ETHER_IPV6, ETHER_VLAN, checksum,
@@ -93,7 +94,7 @@ fn carried_out(
             Some(reply) => without_backend(Verdict::Transmit(reply), Reason::Note(Note::EchoAnswered)),
             None => without_backend(Verdict::Pass, Reason::Pass(PassReason::OtherProtocol)),
         },
-        Decision::TooBig { room } if too_big::is_answered(packet, room) => {
+        Decision::TooBig { room } if too_big::is_answered(packet, room) && memory.may(Window::Answer) => {
             let answer = notice(frame, packet, room);
             without_backend(Verdict::Transmit(answer), Reason::Note(Note::TooBigAnswered))
         }

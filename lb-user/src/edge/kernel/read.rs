@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aya::maps::{LpmTrie, MapData, MapError, lpm_trie::Key};
-use lb_common::abi::{Flow, PrefixKey, name};
+use lb_common::abi::{Bucket, Counter, Flow, PrefixKey, Reason, name};
 
 use super::{Kernel, KernelError};
 use crate::model::memory::{Flows, Memory};
@@ -25,6 +25,7 @@ impl Kernel {
             features: self.path.features(),
             prefixes: self.prefixes(),
             limiters: Flows::of((0..tables.limiters.len()).flat_map(|at| tables.limiters.load(at).0)),
+            allowances: Memory::unlimited(),
         }
     }
 
@@ -42,6 +43,27 @@ impl Kernel {
     fn trie(&self) -> Result<LpmTrie<&MapData, [u32; 5], u32>, KernelError> {
         let map = self.ebpf.map(name::PREFIXES).ok_or(KernelError::Missing(name::PREFIXES))?;
         map.try_into().map_err(|_| KernelError::Missing(name::PREFIXES))
+    }
+
+    /// One forwarding counter, or one reason's, summed over the CPUs.
+    pub fn counter(&self, is_reason: bool, number: u32) -> Counter {
+        let tables = &self.tables;
+        let (array, stride) = match is_reason {
+            true => (&tables.reasons, Reason::COUNT),
+            false => (&tables.counters, self.options.limits.counters),
+        };
+        let of_cpu = |cpu| array.load((cpu * stride + number) as usize);
+        (0..self.cpus).map(of_cpu).fold(Counter::default(), |sum, counter| sum + counter)
+    }
+
+    /// One bucket of the flow table.
+    pub fn flow_bucket(&self, number: u32) -> Bucket {
+        self.tables.flows.load(number as usize)
+    }
+
+    /// One bucket of limited sources.
+    pub fn limiter(&self, number: u32) -> Bucket {
+        self.tables.limiters.load(number as usize)
     }
 
     /// Every remembered flow.
