@@ -3,7 +3,10 @@
 //!
 //! Everything happens in a network namespace of its own, because the programs ask for interfaces that exist.
 
+pub mod agree;
+pub mod corpus;
 pub mod fixture;
+pub mod fuzz;
 pub mod namespace;
 pub mod target;
 pub mod ways;
@@ -17,7 +20,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
-use lb_common::abi::{Counter, Features, Flow, Limits, Reason, name};
+use lb_common::abi::{Bucket, Counter, Features, Flow, Limits, Reason, name};
 use lb_user::{
     edge::kernel::{Kernel, LoadOptions},
     model::{
@@ -135,22 +138,18 @@ pub struct Rig {
 /// # Panics
 /// If the test fails, or the rig cannot be set up.
 pub fn with_rig(test: impl FnOnce(&mut Rig) -> anyhow::Result<()> + Send + 'static) {
-    within(|| test(&mut Rig::load(false)?));
+    within(|| test(&mut Rig::load(Features::ALL, false)?));
 }
 
 impl Rig {
-    /// Loads every program, over empty tables; with `log_packets` those that log every packet, which the verifier sees
-    /// as other programs.
+    /// Loads every program, over empty tables: those that have these features, and with `log_packets` those that log
+    /// every packet. The verifier sees each as other programs.
     ///
     /// # Errors
     /// What the kernel edge says.
-    pub fn load(log_packets: bool) -> anyhow::Result<Self> {
-        let options = LoadOptions {
-            limits: LIMITS,
-            features: Features::ALL,
-            log_packets,
-            pins: PathBuf::from("/nonexistent"),
-        };
+    pub fn load(features: Features, log_packets: bool) -> anyhow::Result<Self> {
+        let options =
+            LoadOptions { limits: LIMITS, features, log_packets, pins: PathBuf::from("/nonexistent") };
         let mut rig = Self::load_with(&options)?;
         xdp(&mut rig.kernel, name::DECAP)?.load()?;
         Ok(rig)
@@ -254,6 +253,16 @@ impl Rig {
         Ok(xdp(&mut self.kernel, name::CLOCK)?.test_run(options)?.return_value)
     }
 
+    /// A bucket of the kernel's flow table.
+    pub fn flow_bucket(&self, number: u32) -> Bucket {
+        self.kernel.flow_bucket(number)
+    }
+
+    /// A bucket of the kernel's limited sources.
+    pub fn limiter(&self, number: u32) -> Bucket {
+        self.kernel.limiter(number)
+    }
+
     /// Flows that the kernel remembers.
     pub fn flows(&self) -> Vec<Flow> {
         self.kernel.flows()
@@ -332,16 +341,19 @@ impl Rig {
         let now = self.kernel.counters(self.kernel.limits().counters);
         let before = std::mem::replace(&mut self.counted, now.clone());
         let gain = |now: &[Counter], before: &[Counter]| {
-            let minus = |(now, before): (&Counter, &Counter)| Counter {
-                packets: now.packets.wrapping_sub(before.packets),
-                bytes: now.bytes.wrapping_sub(before.bytes),
-            };
-            now.iter().zip(before).map(minus).collect()
+            now.iter().zip(before).map(|(now, before)| minus(now, before)).collect()
         };
         Counters {
             forwarded: gain(&now.forwarded, &before.forwarded),
             reasons: gain(&now.reasons, &before.reasons),
         }
+    }
+
+    /// What one counter, a reason's or not, was given since the last call of [`Self::gained`].
+    pub fn gained_at(&self, is_reason: bool, number: u32) -> Counter {
+        let table = if is_reason { &self.counted.reasons } else { &self.counted.forwarded };
+        let Some(before) = table.get(number as usize) else { return Counter::default() };
+        minus(&self.kernel.counter(is_reason, number), before)
     }
 
     /// What was counted since the last call, by whom it belongs to. Zeros are left out.
@@ -391,6 +403,10 @@ impl Rig {
         let identity = place.numbers.keys().find(|identity| identity.address == address);
         identity.and_then(|identity| place.index_of(identity)).context("no such backend")
     }
+}
+
+fn minus(now: &Counter, before: &Counter) -> Counter {
+    Counter { packets: now.packets.wrapping_sub(before.packets), bytes: now.bytes.wrapping_sub(before.bytes) }
 }
 
 /// A program of the balancer's object.

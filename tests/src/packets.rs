@@ -170,6 +170,11 @@ impl Packet {
         Self::new(source, destination, Transport::Sctp)
     }
 
+    /// The same headers with another protocol's payload behind them.
+    pub fn raw(self, protocol: u8, payload: impl Into<Vec<u8>>) -> Self {
+        Self { transport: Transport::Raw, protocol: Some(protocol), payload: payload.into(), ..self }
+    }
+
     /// The same packet from another endpoint.
     pub fn from(self, source: SocketAddr) -> Self {
         Self { source, ..self }

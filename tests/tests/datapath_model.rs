@@ -3,85 +3,89 @@
 //!
 //! `LB_TEST_SEED` repeats a run, `LB_TEST_PACKETS` makes it longer or shorter.
 
-use std::{collections::BTreeMap, net::SocketAddr};
-
 use anyhow::{Context, ensure};
 use lb_common::{
-    abi::{Backend, Counter, Flow, IndexEntry, Note, Reason, Service, Slot, Ticks},
+    abi::{Backend, IndexEntry, Reason, Service, Slot},
     addr::Addr,
 };
 use lb_tests::{
     datapath::{
-        Answer, EGRESS, INGRESS, LIMITS, Rig, THIRD, answer_of, can_run,
+        EGRESS, INGRESS, LIMITS, Rig, THIRD,
+        agree::{Arrival, Comparison, FEATURES, Tally, same_tables},
+        corpus::{self, Case, Ways},
+        fuzz::{self, Course},
         target::{blank, hop, ipip, l2, pool, service},
         with_rig, within,
-        world::{World, damage},
     },
     packets::{
-        Packet, generate, hex,
-        random::{Random, from_environment, seed_of_run},
+        Packet, hex,
+        random::{from_environment, seed_of_run},
     },
 };
-use lb_user::model::{
-    plan::{Change, Target},
-    simulate::process,
-    traffic::Counters,
-};
+use lb_user::model::plan::{Change, Target};
 
 const PACKETS: usize = 200_000;
 /// Packets for the program that logs.
 const LOGGED: usize = 20_000;
 /// Packets between two changes of the balancer.
 const BATCH: usize = 400;
-/// Batches until a new balancer takes the place of the old one, over the same maps.
-const LIFE: usize = 25;
+/// Batches with the same programs.
+const CHAPTER: usize = 10;
 
-/// Reasons that test runs never meet.
-const NEVER: [&str; 8] = [
-    "no_headroom",
-    "no_rare_program",
-    "flow_not_remembered_limited",
-    // Not generated yet.
-    "looped",
-    "denied",
-    "packet_limit",
-    "flow_limit",
-    "limiter_full",
-];
-
-/// One frame and the interface it came in by.
-#[derive(Clone, Debug)]
-struct Arrival {
-    ingress: u32,
-    frame: Vec<u8>,
-}
-
-/// What a batch met, to show that it met everything.
-#[derive(Default)]
-struct Tally {
-    packets: usize,
-    verdicts: [usize; 5],
-    reasons: BTreeMap<&'static str, u64>,
-}
+/// Reasons that test runs never meet: they always have headroom and every program, and are too slow to use up what may
+/// be remembered in a tick.
+const NEVER: [&str; 3] = ["no_headroom", "no_rare_program", "flow_not_remembered_limited"];
 
 #[test]
 fn the_kernel_and_the_model_agree() {
     let seed = seed_of_run();
     let packets = from_environment("LB_TEST_PACKETS").unwrap_or(PACKETS);
-    with_rig(move |rig| {
+    within(move || {
+        // First what once differed.
+        for (file, case) in corpus::cases()? {
+            case.replay().with_context(|| format!("{file}: {}", case.about))?;
+        }
         let mut tally = Tally::default();
-        evolve(rig, seed, packets, &mut tally).with_context(|| format!("with LB_TEST_SEED={seed}"))?;
-        println!("{} packets; {:?}; {:?}", tally.packets, tally.verdicts, tally.reasons);
-        // A run of the usual length meets every verdict and every reason but three: test runs always have headroom and both programs, and
-        // they are too slow to use up what may be remembered in a tick.
+        let course = Course { batch: BATCH, chapter: CHAPTER, log_packets: false };
+        fuzz::run(seed, course, &mut tally, |tally| tally.packets < packets)
+            .map_err(|failure| failure.error.context(format!("with LB_TEST_SEED={seed}")))?;
+        println!("{tally:?}");
         if packets >= PACKETS {
             ensure!(tally.verdicts[1..].iter().all(|&count| count > 100), "not every verdict came up");
             for reason in Reason::all().map(Reason::name).filter(|name| !NEVER.contains(name)) {
                 ensure!(tally.reasons.contains_key(reason), "no packet had the reason {reason}");
             }
+            for (_, feature) in FEATURES {
+                ensure!(tally.features.contains_key(feature), "no packet would have missed {feature}");
+            }
         }
         Ok(())
     });
+}
+
+/// One frame for every way through the parser, and all beginnings of it.
+#[test]
+fn parsers_know_every_way() {
+    let ways = ways();
+    assert!(ways.iter().count() > 300, "only {} ways", ways.iter().count());
+    for (way, frame) in ways.iter() {
+        assert_eq!(corpus::way(frame), way, "{}", hex::encode(frame));
+        corpus::parsers_agree(frame).unwrap();
+    }
+}
+
+#[test]
+fn the_kernel_and_the_model_agree_on_every_way_through_the_parser() {
+    within(|| {
+        let ways = ways();
+        let arrivals = ways.iter().map(|(_, frame)| Arrival { ingress: EGRESS, frame: frame.to_vec() });
+        let about = "every way through the parser".to_owned();
+        Case { about, chapter: None, arrivals: arrivals.collect() }.replay()
+    });
+}
+
+fn ways() -> Ways {
+    Ways::parse(include_str!("../corpus/parser.txt")).expect("a corpus")
 }
 
 /// The program that logs is another one to the verifier and the JIT.
@@ -89,168 +93,10 @@ fn the_kernel_and_the_model_agree() {
 fn the_program_that_logs_agrees_as_well() {
     let seed = seed_of_run();
     within(move || {
-        let mut rig = Rig::load(true)?;
-        evolve(&mut rig, seed, LOGGED, &mut Tally::default())
-            .with_context(|| format!("with LB_TEST_SEED={seed}"))
+        let course = Course { batch: BATCH, chapter: CHAPTER, log_packets: true };
+        fuzz::run(seed, course, &mut Tally::default(), |tally| tally.packets < LOGGED)
+            .map_err(|failure| failure.error.context(format!("with LB_TEST_SEED={seed}")))
     });
-}
-
-fn evolve(rig: &mut Rig, seed: u64, packets: usize, tally: &mut Tally) -> anyhow::Result<()> {
-    let mut random = Random::new(seed);
-    let mut world = World::new(&mut random);
-    for batch in 0.. {
-        if tally.packets >= packets {
-            break;
-        }
-        if batch % LIFE == LIFE - 1 {
-            world = World::new(&mut random);
-        } else {
-            world.evolve(&mut random);
-        }
-        world.settle(&rig.memory, &mut random);
-        rig.install(&world.target).with_context(|| format!("batch {batch}: {:#?}", world.target))?;
-        same_tables(rig).with_context(|| format!("batch {batch}: {:#?}", world.target))?;
-        let damaged: Vec<Change> = (0..random.below(4) / 2).map(|_| damage(rig, &mut random)).collect();
-        for change in &damaged {
-            rig.apply(change)?;
-        }
-        let services: Vec<(SocketAddr, u8)> = world
-            .keys()
-            .iter()
-            .map(|key| (SocketAddr::new(key.vip.into(), key.port), key.protocol))
-            .collect();
-        let arrivals: Vec<Arrival> = (0..BATCH)
-            .map(|_| Arrival {
-                ingress: random.pick(&[INGRESS, EGRESS, THIRD]),
-                frame: generate::frame(&mut random, &services),
-            })
-            .collect();
-        agree(rig, &arrivals, tally)
-            .with_context(|| format!("batch {batch}: {:#?}\nand damage {damaged:?}", world.target))?;
-        // Plans repair what they own. The rest of the damage was done to places that nobody owns.
-        rig.install(&world.target)?;
-    }
-    Ok(())
-}
-
-/// The tables in the kernel are those in memory.
-fn same_tables(rig: &Rig) -> anyhow::Result<()> {
-    let kernel = rig.read();
-    ensure!(kernel.config == rig.memory.config, "config: {:?}, not {:?}", kernel.config, rig.memory.config);
-    ensure!(kernel.index == rig.memory.index, "the indexes differ");
-    ensure!(kernel.services == rig.memory.services, "the services differ");
-    ensure!(kernel.slots == rig.memory.slots, "the slots differ");
-    ensure!(kernel.previous == rig.memory.previous, "the previous owners differ");
-    ensure!(kernel.flows == rig.memory.flows, "the remembered flows differ");
-    ensure!(kernel.backends == rig.memory.backends, "the backends differ");
-    ensure!(kernel.ports == rig.memory.ports, "the ports differ");
-    Ok(())
-}
-
-/// Sends every frame to both and compares, one by one: the answers, what is remembered, and what is counted.
-fn agree(rig: &mut Rig, arrivals: &[Arrival], tally: &mut Tally) -> anyhow::Result<()> {
-    rig.gained();
-    let mut expected = nothing();
-    let frames = arrivals.iter().filter(|arrival| can_run(&arrival.frame));
-    for (number, arrival) in frames.clone().enumerate() {
-        let counted = one_agrees(rig, arrival, tally).with_context(|| {
-            format!("frame {number}, in by {}: {}", arrival.ingress, hex::encode(&arrival.frame))
-        })?;
-        counted.iter().for_each(|counted| add(&mut expected, counted));
-    }
-    let gained = rig.gained();
-    ensure!(
-        gained == expected,
-        "the counters of a batch differ\n  model  {:?}\n  kernel {:?}",
-        nonzero(&expected),
-        nonzero(&gained)
-    );
-    Ok(())
-}
-
-/// Where a packet is counted: whether it is a reason's, number, and by how much.
-type Counted = (bool, u32, Counter);
-
-/// Sends one frame to both. The kernel's clock may have ticked meanwhile: then the model must agree at one of the
-/// moments that the packet may have seen.
-fn one_agrees(rig: &mut Rig, arrival: &Arrival, tally: &mut Tally) -> anyhow::Result<Vec<Counted>> {
-    let before = rig.memory.flows.clone();
-    let start = rig.jiffies()?;
-    let got = rig.run_from(arrival.ingress, &arrival.frame)?;
-    let ticks = rig.jiffies()?.wrapping_sub(start);
-    let remembered = rig.flows();
-    let mut first = None;
-    for tick in 0..=ticks {
-        rig.memory.flows = before.clone();
-        let now = Ticks::new(u64::from(start.wrapping_add(tick)));
-        let (answer, counted, reasons) = model(rig, arrival, now);
-        let flows: Vec<Flow> = rig.memory.flows.iter().collect();
-        if (&answer, &flows) == (&got, &remembered) {
-            tally.packets += 1;
-            tally.verdicts[answer.verdict as usize] += 1;
-            for reason in reasons {
-                *tally.reasons.entry(reason.name()).or_default() += 1;
-            }
-            return Ok(counted);
-        }
-        first.get_or_insert((answer, flows));
-    }
-    let Some((answer, flows)) = first else { anyhow::bail!("the clock stands still") };
-    let differ = |a: &[Flow], b: &[Flow]| -> Vec<Flow> {
-        a.iter().filter(|flow| !b.contains(flow)).copied().collect()
-    };
-    anyhow::bail!(
-        "model  {:?} {}\n  remembers {:x?}\nkernel {:?} {}\n  remembers {:x?}",
-        answer.verdict,
-        hex::encode(&answer.frame),
-        differ(&flows, &remembered),
-        got.verdict,
-        hex::encode(&got.frame),
-        differ(&remembered, &flows)
-    )
-}
-
-/// What the model says about a frame, where it counts, and for which reasons.
-fn model(rig: &Rig, arrival: &Arrival, now: Ticks) -> (Answer, Vec<Counted>, Vec<Reason>) {
-    let noted = || Note::ALL.iter().map(|&note| rig.memory.flows.noted(note)).collect::<Vec<_>>();
-    let before = noted();
-    let outcome = process(&rig.memory, &arrival.frame, arrival.ingress, now);
-    let once = |bytes| Counter { packets: 1, bytes };
-    let (mut counted, mut reasons): (Vec<Counted>, Vec<Reason>) = Note::ALL
-        .iter()
-        .zip(noted().iter().zip(&before))
-        .filter(|(_, (now, before))| now > before)
-        .map(|(&note, (now, before))| {
-            ((true, note.counter(), Counter { packets: now - before, bytes: 0 }), Reason::Note(note))
-        })
-        .unzip();
-    reasons.extend(outcome.reason);
-    counted.push(match (outcome.counter, outcome.reason) {
-        (Some(counter), _) => (false, counter, once(outcome.bytes)),
-        (None, Some(reason)) => (true, reason.counter(), once(outcome.bytes)),
-        (None, None) => panic!("a packet that nobody counts"),
-    });
-    (answer_of(&outcome, &arrival.frame), counted, reasons)
-}
-
-fn nothing() -> Counters {
-    let zeros = |count: u32| vec![Counter::default(); count as usize];
-    Counters { forwarded: zeros(LIMITS.counters), reasons: zeros(Reason::COUNT) }
-}
-
-fn add(counters: &mut Counters, &(is_reason, number, counter): &Counted) {
-    let table = if is_reason { &mut counters.reasons } else { &mut counters.forwarded };
-    // A counter outside its table counts nothing.
-    if let Some(place) = table.get_mut(number as usize) {
-        *place = *place + counter;
-    }
-}
-
-fn nonzero(counters: &Counters) -> Vec<Counted> {
-    let of = |is_reason, table: &[Counter]| -> Vec<Counted> {
-        (0..).zip(table).filter(|(_, c)| **c != Counter::default()).map(|(n, c)| (is_reason, n, *c)).collect()
-    };
-    [of(false, &counters.forwarded), of(true, &counters.reasons)].concat()
 }
 
 /// One service for each encap, and nothing random.
@@ -301,7 +147,9 @@ fn one_wrong_bit_in_the_kernel_is_noticed() {
         let arrivals = arrivals();
         rig.install(&plain())?;
         same_tables(rig)?;
-        agree(rig, &arrivals, &mut Tally::default()).context("before any fault")?;
+        let mut comparison = Comparison::begin(rig)?;
+        let mut agree = |rig: &mut Rig| comparison.agree(rig, &arrivals, &mut Tally::default());
+        agree(rig).context("before any fault")?;
 
         let layout = rig.layout().clone();
         let (_, place) = layout.services().next().context("a service")?;
@@ -350,13 +198,13 @@ fn one_wrong_bit_in_the_kernel_is_noticed() {
         ];
         for (about, fault) in faults {
             rig.corrupt(&fault)?;
-            let noticed = agree(rig, &arrivals, &mut Tally::default()).is_err();
+            let noticed = agree(rig).is_err();
             ensure!(noticed, "a fault in {about} was not noticed: {fault:?}");
             ensure!(same_tables(rig).is_err(), "a fault in {about} does not show in the tables");
             repair(rig, &fault)?;
             same_tables(rig).with_context(|| format!("after {about}"))?;
         }
-        agree(rig, &arrivals, &mut Tally::default()).context("after every fault")
+        agree(rig).context("after every fault")
     });
 }
 

@@ -4,12 +4,12 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, ensure};
-use lb_common::abi::{DropReason, Reason, ServiceKey};
+use lb_common::abi::{DropReason, Features, Reason, Service, ServiceKey};
 use lb_tests::{
     datapath::{
         INGRESS, Rig,
         target::{blank, hop, ipip, name, pool, service},
-        with_rig,
+        with_rig, within,
         world::World,
     },
     packets::{
@@ -21,6 +21,9 @@ use lb_user::model::plan::{Change, Target};
 
 /// Flows sent to each service after each step.
 const FLOWS: u16 = 6;
+
+/// What balancers use here: nothing that refuses a packet.
+const USED: Features = Features::ANY_PORT.with(Features::PREFIX_VIP).with(Features::AFFINITY);
 
 /// Whether packets with this destination have somewhere to go.
 fn is_served(target: &Target, key: &ServiceKey) -> bool {
@@ -56,13 +59,21 @@ fn send(rig: &mut Rig, keys: &[ServiceKey]) -> anyhow::Result<()> {
         sent += 1;
     }
     let gained = rig.gained();
-    let too_big = gained.reasons[DropReason::TooBig.counter() as usize].packets;
-    let forwarded: u64 = gained.forwarded.iter().map(|counter| counter.packets).sum();
-    let reasons = || {
-        let nonzero = |reason: &Reason| gained.reasons[reason.counter() as usize].packets > 0;
-        Reason::all().filter(nonzero).map(Reason::name).collect::<Vec<_>>()
+    // The services as packets meet them now, in the middle of a plan.
+    let too_big = Reason::Drop(DropReason::TooBig).of_service();
+    let counts_sent = |counter: u32, service: &Service| {
+        let number = counter.wrapping_sub(service.counter_base);
+        number < service.backend_count || number.checked_sub(service.backend_count) == too_big
     };
-    ensure!(forwarded + too_big == sent, "{forwarded} of {sent} packets forwarded; others {:?}", reasons());
+    let met = |counter: u32| rig.memory.services.iter().any(|service| counts_sent(counter, service));
+    let counted = || (0u32..).zip(&gained.forwarded).filter(|(_, counter)| counter.packets > 0);
+    let forwarded: u64 = counted().filter(|(number, _)| met(*number)).map(|(_, c)| c.packets).sum();
+    ensure!(
+        forwarded == sent,
+        "{forwarded} of {sent} packets forwarded; counters {:?}, reasons {:?}",
+        counted().collect::<Vec<_>>(),
+        gained.reasons
+    );
     Ok(())
 }
 
@@ -71,16 +82,17 @@ fn send(rig: &mut Rig, keys: &[ServiceKey]) -> anyhow::Result<()> {
 fn no_step_of_a_plan_loses_a_packet() {
     const ROUNDS: usize = 250;
     let seed = seed_of_run();
-    with_rig(move |rig| {
+    within(move || {
+        let rig = &mut Rig::load(USED, false)?;
         let mut random = Random::new(seed);
-        let mut world = World::new(&mut random);
+        let mut world = World::new(&mut random, USED);
         rig.install(&world.target)?;
         let mut steps = 0;
         // What packets may meet: the last target that was reached, and those since that were only begun.
         let mut met = vec![world.target.clone()];
         for round in 0..ROUNDS {
             if round % 40 == 39 {
-                world = World::new(&mut random);
+                world = World::new(&mut random, USED);
             } else {
                 world.evolve(&mut random);
             }

@@ -8,6 +8,7 @@ mod attach;
 mod bench;
 mod check;
 mod daemon;
+mod fuzz;
 mod lab;
 mod process;
 mod setup;
@@ -65,6 +66,18 @@ enum Task {
         #[arg(last = true, value_name = "ARGS")]
         runner_args: Vec<String>,
     },
+    /// Send random packets to the kernel programs and to the model, and compare everything. Needs root.
+    #[command(
+        name = "fuzz-datapath",
+        after_help = "Examples:
+  cargo xtask fuzz-datapath                    five million packets
+  cargo xtask fuzz-datapath --minutes 30
+  cargo xtask fuzz-datapath --seed 7           the run that said it had seed 7
+  cargo xtask fuzz-datapath --collect          look for new ways through the parser; needs no root
+
+What kernel and model differ on is made small, and kept under tests/corpus/: `cargo xtask test` tries it first."
+    )]
+    FuzzDatapath(fuzz::Options),
     /// Check the structural rules: what may import what, where things may stand.
     Tidy,
     /// Build lb and run it on an interface. Needs root.
@@ -138,6 +151,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         }
         Task::Check => check::check(&workspace),
         Task::Test { runner_args } => check::test(&workspace, &runner_args),
+        Task::FuzzDatapath(options) => fuzz::run(&workspace, &options),
         Task::Tidy => tidy::run(&workspace),
         Task::Attach(options) => attach::attach(&workspace, &options),
         Task::Detach { keep_forwarding } => attach::detach(keep_forwarding),

@@ -3,7 +3,10 @@
 use std::{process::Command, thread};
 
 use anyhow::{Context, ensure};
-use nix::sched::{CloneFlags, unshare};
+use nix::{
+    sched::{CloneFlags, CpuSet, sched_getcpu, sched_setaffinity, unshare},
+    unistd::Pid,
+};
 
 use super::{EGRESS, THIRD};
 
@@ -15,21 +18,38 @@ use super::{EGRESS, THIRD};
 /// # Panics
 /// If the test fails, or the namespace cannot be set up.
 pub fn within(test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) {
-    let run = move || {
-        if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
-            let required = std::env::var_os("LB_REQUIRE_ROOT").is_some_and(|value| value == "1");
-            ensure!(!required, "cannot make a network namespace: {error}");
-            eprintln!("SKIPPED: cannot make a network namespace: {error}");
-            return Ok(());
-        }
-        interfaces()?;
-        test()
-    };
-    match thread::spawn(run).join() {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => panic!("{error:#}"),
-        Err(panic) => std::panic::resume_unwind(panic),
+    let required = std::env::var_os("LB_REQUIRE_ROOT").is_some_and(|value| value == "1");
+    if !required && let Err(error) = isolated(|| Ok(())) {
+        eprintln!("SKIPPED: {error:#}");
+        return;
     }
+    isolated(test).unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+/// The same, without a word about privileges.
+///
+/// # Errors
+/// The namespace cannot be set up, or what the run says.
+///
+/// # Panics
+/// If the run does.
+pub fn isolated(run: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> anyhow::Result<()> {
+    let run = move || {
+        unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
+        interfaces()?;
+        run()
+    };
+    thread::spawn(run).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Keeps this thread on the CPU it is on: the kernel counts by CPU what may not be done at any rate.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn on_one_cpu() -> anyhow::Result<()> {
+    let mut only = CpuSet::new();
+    only.set(sched_getcpu()?)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &only)?)
 }
 
 /// Makes the interfaces that frames come in by and leave by, in the namespace of this thread.

@@ -106,13 +106,14 @@ pub fn service(service: &str, vip: &str, ports: &[&str], pool: &str) -> ServiceT
     }
 }
 
-/// Gives the first service of every VIP the key of the VIP, as the controller does.
+/// Gives the first service of every VIP, or prefix of them, the key of the VIP, as the controller does.
 pub fn name_vips(target: &mut Target) {
+    let of_vip = |key: &ServiceKey| ServiceKey { protocol: 0, port: 0, ..*key };
     let mut named = BTreeSet::new();
     for service in &mut target.services {
-        service.keys.retain(|key| *key != ServiceKey::vip(key.vip));
-        let vips: BTreeSet<Addr> = service.keys.iter().map(|key| key.vip).collect();
-        service.keys.extend(vips.into_iter().filter(|vip| named.insert(*vip)).map(ServiceKey::vip));
+        service.keys.retain(|key| *key != of_vip(key));
+        let vips: BTreeSet<ServiceKey> = service.keys.iter().map(of_vip).collect();
+        service.keys.extend(vips.into_iter().filter(|vip| named.insert(*vip)));
     }
 }
 

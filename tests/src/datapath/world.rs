@@ -1,25 +1,29 @@
 //! Random balancers that change at random, the way operators, health and neighbours change a real one.
 
+mod clients;
+mod damage;
+
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use lb_common::{
-    abi::{Backend, Port, Quic, Rate, Service, ServiceKey, Slot, Tracking},
+    abi::{Features, Port, Service, ServiceKey, Tracking},
     addr::Addr,
 };
 use lb_user::model::{
     memory::Memory,
-    plan::{Change, HopTarget, MemberTarget, Outer, PoolTarget, ServiceTarget, Target},
+    plan::{HopTarget, MemberTarget, Outer, PoolTarget, ServiceTarget, Target},
     service::Name,
 };
 
+pub use self::damage::damage;
 use super::{
-    EGRESS, INGRESS, LIMITS, Rig, THIRD,
+    EGRESS, INGRESS, THIRD,
     target::{LONG, blank, name, name_vips},
 };
-use crate::packets::{protocol, random::Random};
+use crate::packets::{generate::Surroundings, protocol, random::Random};
 
 /// Sizes of lookup tables: small ones, where rounding shows.
 const SLOTS: [u32; 5] = [11, 13, 31, 101, 251];
@@ -27,6 +31,7 @@ const POOLS: usize = 5;
 const MEMBERS: usize = 12;
 const SERVICES: usize = 10;
 const KEYS: usize = 8;
+const PREFIXES: usize = 4;
 /// Ticks until flows are over: most see none of it, some all.
 const IDLE: [u32; 4] = [0, 3, LONG, LONG];
 
@@ -35,14 +40,23 @@ const IDLE: [u32; 4] = [0, 3, LONG, LONG];
 pub struct World {
     /// What its tables are to say.
     pub target: Target,
+    /// What it may use.
+    features: Features,
     /// Names are not used again.
     names: u32,
 }
 
 impl World {
-    /// A balancer with some pools and services.
-    pub fn new(random: &mut Random) -> Self {
-        let mut world = Self { target: Target { seed: random.next(), ..blank() }, names: 0 };
+    /// A balancer with some pools and services that use some of these features.
+    pub fn new(random: &mut Random, features: Features) -> Self {
+        let target = Target { seed: random.next(), outer: outer(random), features, ..blank() };
+        let mut world = Self { target, features, names: 0 };
+        if features.has(Features::PREFIX_VIP) {
+            world.target.prefixes = vip_prefixes(random);
+        }
+        for _ in 0..random.below(4) {
+            world.add_list(random);
+        }
         for _ in 0..=random.below(POOLS) {
             world.add_pool(random);
         }
@@ -67,24 +81,55 @@ impl World {
     /// Changes a few things.
     pub fn evolve(&mut self, random: &mut Random) {
         for _ in 0..=random.below(4) {
-            match random.below(16) {
+            match random.below(20) {
                 0 => self.target.seed = random.next(),
                 1 => self.target.outer = outer(random),
                 2 => self.add_pool(random),
                 3 => self.remove_pool(random),
                 4..=5 => self.add_service(random),
                 6 => self.remove_service(random),
-                7 => self.change_service(random),
+                7..=8 => self.change_service(random),
+                9..=10 => self.change_lists(random),
+                11 => self.target.gue_port = random.pick(&[0, 53, 6080, 6080]),
                 _ => self.change_pool(random),
             }
         }
         self.finish(random);
     }
 
-    /// What the services are found by, but for the keys of whole VIPs.
+    /// What the services are found by, but for the keys of whole VIPs and those of prefixes.
     pub fn keys(&self) -> Vec<ServiceKey> {
         let keys = self.target.services.iter().flat_map(|service| service.keys.clone());
-        keys.filter(|key| *key != ServiceKey::vip(key.vip)).collect()
+        keys.filter(|key| *key == ServiceKey::new(key.vip, key.protocol, key.port) && key.protocol != 0)
+            .collect()
+    }
+
+    /// What packets may have to do with: of everything that is rare, some examples.
+    pub fn surroundings(&self, random: &mut Random) -> Surroundings {
+        let keys = self.target.services.iter().flat_map(|service| &service.keys);
+        // The keys of whole VIPs have no protocol.
+        let keys = keys.filter(|key| key.protocol != 0);
+        let Outer { v4, v6 } = self.target.outer;
+        let tunnels = [(IpAddr::V4(v4.0), 96 + u32::from(v4.1)), (IpAddr::V6(v6.0), u32::from(v6.1))]
+            .map(|(prefix, bits)| IpAddr::from(within(random, Addr::from(prefix), bits)));
+        Surroundings {
+            services: keys.map(|key| (self.destination(key, random), key.protocol)).collect(),
+            sources: self.listed(random),
+            tunnels: tunnels.to_vec(),
+            gue_port: self.target.gue_port,
+            connections: self.connections(random),
+        }
+    }
+
+    /// Some address and port that a key stands for.
+    fn destination(&self, key: &ServiceKey, random: &mut Random) -> SocketAddr {
+        let number = key.vip.words()[1] as usize;
+        let is_prefix = key.used == ServiceKey::of_prefix(0, 0, 0).used;
+        let vip = match self.target.prefixes.get(number) {
+            Some(&(prefix, bits)) if is_prefix => within(random, prefix, bits),
+            _ => key.vip,
+        };
+        SocketAddr::new(vip.into(), if key.port == 0 { random.half() } else { key.port })
     }
 
     fn name(&mut self, what: &str) -> Name {
@@ -124,7 +169,7 @@ impl World {
                 hop: (!random.once_in(6)).then(|| hop(random)),
                 weight: weight(random),
                 keeps: !random.once_in(5),
-                server_id: None,
+                server_id: self.server_id(pool, random),
             });
         }
     }
@@ -132,7 +177,7 @@ impl World {
     fn change_pool(&mut self, random: &mut Random) {
         let number = random.below(self.target.pools.len());
         let mut pool = self.target.pools[number].clone();
-        match random.below(10) {
+        match random.below(11) {
             0 => pool.slots = random.pick(&SLOTS),
             1..=2 => self.add_member(&mut pool, random),
             // All down, or gone.
@@ -146,6 +191,7 @@ impl World {
                     6 if random.once_in(2) => pool.members[at].hop = None,
                     6 => pool.members[at].keeps ^= true,
                     7..=8 => pool.members[at].hop = Some(hop(random)),
+                    9 => pool.members[at].server_id = self.server_id(&pool, random),
                     _ => pool.members[at].weight = weight(random),
                 }
             }
@@ -162,20 +208,15 @@ impl World {
             let tracking = [Tracking::Transition, Tracking::Always, Tracking::Never];
             let [tcp, udp] = [random.pick(&tracking), random.pick(&tracking)];
             let echo = if random.once_in(2) { Service::ECHO } else { 0 };
-            self.target.services.push(ServiceTarget {
-                name,
-                keys,
-                pool,
+            let mut service = ServiceTarget {
                 flags: Tracking::bits(tcp, udp) | echo,
                 tcp_idle: random.pick(&IDLE),
                 udp_idle: random.pick(&IDLE),
-                affinity: 0,
-                quic: Quic::default(),
-                list: None,
-                limited: 0,
-                packets: Rate::default(),
-                flows: Rate::default(),
-            });
+                ..super::target::service(name.as_str(), "0.0.0.0", &[], pool.as_str())
+            };
+            service.keys = keys;
+            self.admit(&mut service, random);
+            self.target.services.push(service);
         }
     }
 
@@ -185,27 +226,41 @@ impl World {
         }
     }
 
-    /// Another pool, or other ports.
+    /// Another pool, other ports, or other clients.
     fn change_service(&mut self, random: &mut Random) {
         if self.target.services.is_empty() {
             return;
         }
         let number = random.below(self.target.services.len());
-        if random.once_in(2) {
-            self.target.services[number].pool = random.pick(&self.target.pools).name;
-        } else {
-            self.target.services[number].keys = self.free_keys(random);
+        match random.below(3) {
+            0 => self.target.services[number].pool = random.pick(&self.target.pools).name,
+            1 => self.target.services[number].keys = self.free_keys(random),
+            _ => {
+                let mut service = self.target.services[number].clone();
+                self.admit(&mut service, random);
+                self.target.services[number] = service;
+            }
         }
     }
 
     /// Keys that no service has: few VIPs, so that services share them.
     fn free_keys(&self, random: &mut Random) -> Vec<ServiceKey> {
-        let taken: BTreeSet<ServiceKey> = self.keys().into_iter().collect();
+        let taken: BTreeSet<ServiceKey> =
+            self.target.services.iter().flat_map(|service| service.keys.clone()).collect();
         let vip = vip(random);
+        let prefix = random.below(self.target.prefixes.len().max(1));
+        let prefix = (!self.target.prefixes.is_empty() && random.once_in(3)).then_some(prefix);
         let first: u16 = random.pick(&[1, 53, 80, 443, 8080, 65530]);
         let protocol = random.pick(&[protocol::TCP, protocol::TCP, protocol::UDP, protocol::SCTP]);
+        let key = |port| match prefix {
+            Some(number) => ServiceKey::of_prefix(number as u32, protocol, port),
+            None => ServiceKey::new(Addr::from(vip), protocol, port),
+        };
+        let any = self.features.has(Features::ANY_PORT) && random.once_in(3);
         (0..=random.below(KEYS) as u16)
-            .filter_map(|more| Some(ServiceKey::new(Addr::from(vip), protocol, first.checked_add(more)?)))
+            .filter_map(|more| first.checked_add(more))
+            .chain(any.then_some(0))
+            .map(key)
             .filter(|key| !taken.contains(key))
             .collect()
     }
@@ -219,6 +274,31 @@ pub fn vip(random: &mut Random) -> IpAddr {
     } else {
         IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(host)))
     }
+}
+
+/// Prefixes that hold these addresses and one another, and some that do not.
+fn vip_prefixes(random: &mut Random) -> Vec<(Addr, u32)> {
+    let mut prefixes: Vec<(Addr, u32)> = Vec::new();
+    for _ in 0..random.below(PREFIXES + 1) {
+        let address = Addr::from(vip(random));
+        let bits = match address.is_v4() {
+            true => 96 + random.pick(&[0, 8, 24, 29, 30, 31, 32]),
+            false => random.pick(&[0, 1, 32, 64, 65, 120, 126, 127, 128]),
+        };
+        let prefix = if bits == 0 { (Addr::NONE, 0) } else { (address.prefix(bits), bits) };
+        if !prefixes.contains(&prefix) {
+            prefixes.push(prefix);
+        }
+    }
+    prefixes
+}
+
+/// An address of a prefix.
+fn within(random: &mut Random, prefix: Addr, bits: u32) -> Addr {
+    let any = Addr::v6(random.array());
+    let host = if bits == 0 { Addr::NONE } else { any.prefix(bits) };
+    let words = |at: usize| prefix.words()[at] | any.words()[at] ^ host.words()[at];
+    Addr::from_words([words(0), words(1)])
 }
 
 fn backend_address(random: &mut Random) -> IpAddr {
@@ -236,10 +316,13 @@ fn weight(random: &mut Random) -> u32 {
 
 fn hop(random: &mut Random) -> HopTarget {
     HopTarget {
-        port: Port { ifindex: random.pick(&[INGRESS, EGRESS, THIRD]), vlan: 0 },
+        port: Port {
+            ifindex: random.pick(&[INGRESS, EGRESS, THIRD]),
+            vlan: random.pick(&[0, 0, 0, Port::TAGGED, Port::TAGGED | 1, Port::TAGGED | 0xfff]),
+        },
         source: random.array(),
         destination: random.array(),
-        mtu: random.pick(&[0, 68, 576, 1280, 1480, 1500, 1500, 1500, 9000, 65_535, 65_536]),
+        mtu: random.pick(&[0, 68, 576, 1280, 1300, 1400, 1480, 1500, 1500, 1500, 9000, 65_535, 65_536]),
     }
 }
 
@@ -250,50 +333,4 @@ fn outer(random: &mut Random) -> Outer {
     let v4 = Ipv4Addr::from(random.next() as u32 & mask4);
     let v6 = Ipv6Addr::from((u128::from(random.next()) << 64 | u128::from(random.next())) & mask6);
     Outer { v4: (v4, bits4 as u8), v6: (v6, bits6 as u8) }
-}
-
-/// Damage that no plan does: the program must survive it and agree with the model all the same. The next plan repairs
-/// some of it.
-pub fn damage(rig: &Rig, random: &mut Random) -> Change {
-    let place = |random: &mut Random, size: u32| random.below(size as usize) as u32;
-    match random.below(4) {
-        // Every slot up to a place names a number that is mostly nobody's.
-        0 => {
-            let first = place(random, LIMITS.slots - 300);
-            let kind = if random.once_in(3) { Change::Previous } else { Change::Slots };
-            kind((first..first + 300).map(|at| (at, Slot(random.half()))).collect())
-        }
-        1 => {
-            // In use, if the dice say so.
-            let used: Vec<u32> =
-                (0..).zip(&rig.memory.backends).filter(|(_, b)| b.standing != 0).map(|(at, _)| at).collect();
-            let free = place(random, LIMITS.backends);
-            let index = if used.is_empty() || random.once_in(4) { free } else { random.pick(&used) };
-            let backend = Backend {
-                hop: [random.next(), random.next()],
-                // Any encap, known or not, and anything else.
-                standing: random.next() << 8 | random.pick(&[0, 1, 2, 3, 4, 255]),
-                outer_source: Addr::v6(random.array()),
-                outer_destination: Addr::v6(random.array()),
-                ..rig.memory.backends[index as usize]
-            };
-            Change::Backend { index, backend: Box::new(backend) }
-        }
-        2 => {
-            let number = place(random, 12);
-            let known = rig.memory.services[number as usize];
-            let service = match random.below(4) {
-                0 => Service { slot_base: random.pick(&[LIMITS.slots - 5, LIMITS.slots, u32::MAX]), ..known },
-                1 => Service { slot_count: random.pick(&[0, 1, u32::MAX]), ..known },
-                2 => Service { backend_base: random.pick(&[LIMITS.backends - 1, u32::MAX - 3]), ..known },
-                _ => Service { backend_count: random.pick(&[0, 1, 64]), ..known },
-            };
-            Change::Service { number, service }
-        }
-        _ => {
-            let mut config = rig.memory.config;
-            config.seed ^= 1 << random.below(64);
-            Change::Config(config)
-        }
-    }
 }

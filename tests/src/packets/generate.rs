@@ -1,17 +1,47 @@
 //! Random frames: mostly for the services at hand, and broken in the ways that frames from the internet are.
 
+mod hostile;
+mod tunnel;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{ETHERNET_LEN, Packet, ether, ethernet, flag, protocol, random::Random, rare::icmp};
+use self::hostile::{extended, mutate};
+use super::{Packet, ether, flag, protocol, random::Random, rare::icmp};
 
 /// Where packets may go: VIP, protocol and port of every service.
 pub type Destination = (SocketAddr, u8);
 
+/// What a QUIC packet says about its connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Connection {
+    /// Where its service is.
+    pub to: SocketAddr,
+    /// First octet of the connection ID.
+    pub octet: u8,
+    /// The eight behind it, as they lie in memory.
+    pub id: u64,
+}
+
+/// What packets may have to do with.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// Where services are.
+    pub services: Vec<Destination>,
+    /// Clients that are known.
+    pub sources: Vec<IpAddr>,
+    /// Where our tunnels begin.
+    pub tunnels: Vec<IpAddr>,
+    /// UDP port of GUE packets.
+    pub gue_port: u16,
+    /// Connections whose ID names a backend.
+    pub connections: Vec<Connection>,
+}
+
 /// A random frame.
-pub fn frame(random: &mut Random, services: &[Destination]) -> Vec<u8> {
+pub fn frame(random: &mut Random, around: &Surroundings) -> Vec<u8> {
     // What may be around any packet.
-    let wrapped_up = |random: &mut Random, make: fn(&mut Random, &[Destination]) -> Packet| {
-        let mut packet = make(random, services);
+    let wrapped_up = |random: &mut Random, make: fn(&mut Random, &Surroundings) -> Packet| {
+        let mut packet = make(random, around);
         if random.once_in(6) {
             for _ in 0..=random.below(3) {
                 let ether_type = random.pick(&[ether::VLAN, ether::VLAN, ether::SERVICE_VLAN, 0x9100]);
@@ -20,22 +50,12 @@ pub fn frame(random: &mut Random, services: &[Destination]) -> Vec<u8> {
         }
         packet.frame()
     };
-    let mut frame = match random.below(30) {
-        0 => {
-            let length = ETHERNET_LEN + random.below(120);
-            let mut frame = random.bytes(length);
-            let ether_type = random.pick(&[ether::IPV4, ether::IPV6, ether::ARP, ether::VLAN]);
-            frame[12..14].copy_from_slice(&ether_type.to_be_bytes());
-            frame
-        }
-        1 => {
-            let length = random.below(60);
-            let payload = random.bytes(length);
-            ethernet(random.array(), random.array(), random.half(), &payload)
-        }
+    let mut frame = match random.below(32) {
+        0..=1 => hostile::noise(random),
         2..=5 => wrapped_up(random, error),
         6..=10 => wrapped_up(random, fragment),
         11 => wrapped_up(random, message),
+        12..=13 => wrapped_up(random, tunnel::packet),
         _ => wrapped_up(random, packet),
     };
     if random.once_in(4) {
@@ -47,15 +67,17 @@ pub fn frame(random: &mut Random, services: &[Destination]) -> Vec<u8> {
 }
 
 /// A random packet of a flow without contradictions, but for a service only mostly.
-fn packet(random: &mut Random, services: &[Destination]) -> Packet {
-    let packet = plain(random, services);
-    let packet = match random.below(4) {
+fn packet(random: &mut Random, around: &Surroundings) -> Packet {
+    let packet = plain(random, around);
+    let packet = match random.below(5) {
         0 => packet,
+        2 => return connection(random, packet, &around.connections),
         // Around the MTUs of the hops, less an outer header or not.
         1 => {
-            let mtu = random.pick(&[160, 576, 1280, 1480, 1500]);
-            let outer = random.pick(&[0, 20, 40]);
-            let length = mtu - outer - 1 + random.below(3);
+            let mtu = random.pick(&[160, 576, 1280, 1300, 1400, 1480, 1500]);
+            let outer = random.pick(&[0, 20, 36, 40, 56]);
+            let more = random.pick(&[3, 3, 300]);
+            let length = mtu - outer - 1 + random.below(more);
             if packet.ip_packet().len() < length { packet.ip_length(length) } else { packet }
         }
         _ => {
@@ -66,17 +88,42 @@ fn packet(random: &mut Random, services: &[Destination]) -> Packet {
     if random.once_in(4) { packet.padding(random.below(20)) } else { packet }
 }
 
+/// The packet with what may be a QUIC header behind its UDP header (RFC 9000 section 17.3).
+fn connection(random: &mut Random, packet: Packet, connections: &[Connection]) -> Packet {
+    let any = Connection { to: packet.destination, octet: random.byte(), id: random.next() };
+    let known = connections.get(random.below(connections.len().max(1))).copied();
+    let Connection { to, octet, mut id } = if random.once_in(5) { any } else { known.unwrap_or(any) };
+    let packet = if random.once_in(5) { packet } else { Packet::udp(client(random, to.is_ipv4()), to) };
+    if random.once_in(2) {
+        // The ID is shorter than it might be: noise follows.
+        id |= random.next() << (8 * (1 + random.below(7)));
+    }
+    // Mostly a short header.
+    let first = if random.once_in(4) { random.byte() } else { 0x40 | random.byte() & 0x3f };
+    let mut payload = [&[first, octet], &id.to_le_bytes()[..], &random.bytes(20)].concat();
+    if random.once_in(5) {
+        payload.truncate(random.below(payload.len() + 1));
+    }
+    packet.payload(payload)
+}
+
 /// The same without payload.
-fn plain(random: &mut Random, services: &[Destination]) -> Packet {
-    let (destination, number) = match services {
-        [_, ..] if !random.once_in(8) => random.pick(services),
-        _ => {
+fn plain(random: &mut Random, around: &Surroundings) -> Packet {
+    let (destination, number) = match &around.services[..] {
+        services @ [_, ..] if !random.once_in(8) => random.pick(services),
+        services => {
             let address = nearby(random, services);
-            let port = random.pick(&[0, 1, 80, 443, 8081, 65535]);
+            let port = random.pick(&[0, 1, 80, 443, 8081, 65535, around.gue_port]);
             (SocketAddr::new(address, port), random.pick(&[protocol::TCP, protocol::UDP, protocol::SCTP]))
         }
     };
-    let source = client(random, destination.is_ipv4());
+    let mut source = client(random, destination.is_ipv4());
+    let others = if random.once_in(30) { &around.tunnels } else { &around.sources };
+    let others: Vec<IpAddr> =
+        others.iter().filter(|a| a.is_ipv4() == destination.is_ipv4()).copied().collect();
+    if !others.is_empty() && random.once_in(4) {
+        source.set_ip(random.pick(&others));
+    }
     let mut packet = match number {
         protocol::UDP => Packet::udp(source, destination),
         protocol::SCTP => Packet::sctp(source, destination),
@@ -107,45 +154,20 @@ fn plain(random: &mut Random, services: &[Destination]) -> Packet {
     packet
 }
 
-/// The packet with a chain of extension headers, which seldom is longer than anyone sends or lies.
-fn extended(random: &mut Random, mut packet: Packet) -> Packet {
-    for _ in 0..=random.pick(&[0, 0, 1, 2, 4, 5, 6, 7]) {
-        let number = random.pick(&[0, 43, 44, 50, 51, 60, 135]);
-        // The authentication header counts words of 4 bytes, less 2 (RFC 4302 section 2.2).
-        let (units, length) = if number == 51 {
-            let words = random.below(6);
-            (words, 4 * (words + 2))
-        } else {
-            let words = random.below(3);
-            (words, 8 * (words + 1))
-        };
-        let mut rest = random.bytes(length - 1);
-        if number == 44 {
-            rest.truncate(7);
-            // Whole, the first or any.
-            rest[0] &= if random.once_in(20) { 0xff } else { 0 };
-            rest[1] &= random.pick(&[0, 0, 0xff]);
-            rest[2] &= random.pick(&[0, 1, 0xff]);
-        } else {
-            rest[0] = if random.once_in(20) { random.byte() } else { units as u8 };
-        }
-        packet = packet.extension(number, &rest);
-    }
-    packet
-}
-
 /// One fragment of a packet: few packets, so that fragments meet others of theirs.
-fn fragment(random: &mut Random, services: &[Destination]) -> Packet {
+fn fragment(random: &mut Random, around: &Surroundings) -> Packet {
     let length = random.below(200);
-    let whole = plain(random, services).fragment(0).payload(random.bytes(length));
+    let whole = plain(random, around).fragment(0).payload(random.bytes(length));
     let parts = whole.fragments(random.below(3) as u32, 8 * (1 + random.below(8)));
     let at = if random.once_in(2) { 0 } else { random.below(parts.len()) };
-    parts[at].clone()
+    let part = parts[at].clone();
+    // What overlaps the others, begins anew, or has no end.
+    if part.is_v4() && random.once_in(6) { part.fragment(random.half() & 0x201f) } else { part }
 }
 
 /// An ICMP error about a packet that a service sent, or about any other.
-fn error(random: &mut Random, services: &[Destination]) -> Packet {
-    let about = plain(random, services);
+fn error(random: &mut Random, around: &Surroundings) -> Packet {
+    let about = plain(random, around);
     let about = if random.once_in(6) { about } else { about.reply() };
     let about = if random.once_in(8) {
         let parts = about.fragment(0).payload([0; 40]).fragments(random.below(3) as u32, 32);
@@ -163,7 +185,7 @@ fn error(random: &mut Random, services: &[Destination]) -> Packet {
         _ => 1000,
     };
     let error = about.error(router, (kind, random.below(6) as u8), random.next() as u32, quoted);
-    let error = match nearby(random, services) {
+    let error = match nearby(random, &around.services) {
         other if other.is_ipv4() == is_v4 && random.once_in(6) => error.to(other),
         _ => error,
     };
@@ -172,8 +194,8 @@ fn error(random: &mut Random, services: &[Destination]) -> Packet {
 }
 
 /// An echo request to a VIP, and ICMP messages that are none.
-fn message(random: &mut Random, services: &[Destination]) -> Packet {
-    let destination = nearby(random, services);
+fn message(random: &mut Random, around: &Surroundings) -> Packet {
+    let destination = nearby(random, &around.services);
     let source = client(random, destination.is_ipv4()).ip();
     let kind = random.pick(&[8, 8, 128, 128, 0, 13, 133, 135]);
     let code = if random.once_in(4) { random.byte() } else { 0 };
@@ -183,7 +205,7 @@ fn message(random: &mut Random, services: &[Destination]) -> Packet {
 }
 
 /// One of a few clients, or anyone.
-fn client(random: &mut Random, v4: bool) -> SocketAddr {
+pub fn client(random: &mut Random, v4: bool) -> SocketAddr {
     let is_known = !random.once_in(3);
     let [high, low] = if is_known { [0, random.below(4) as u64] } else { [random.next(), random.next()] };
     let address = if v4 {
@@ -202,47 +224,5 @@ fn nearby(random: &mut Random, services: &[Destination]) -> IpAddr {
     match known.ip() {
         IpAddr::V4(address) => IpAddr::V4(Ipv4Addr::from(u32::from(address) ^ u32::from(low))),
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) ^ u128::from(low))),
-    }
-}
-
-/// Breaks something, preferably in the headers.
-fn mutate(random: &mut Random, frame: &mut Vec<u8>) {
-    if frame.len() <= ETHERNET_LEN {
-        return;
-    }
-    let headers = frame.len().min(ETHERNET_LEN + 80);
-    let within = |random: &mut Random, end: usize| ETHERNET_LEN + random.below(end - ETHERNET_LEN);
-    match random.below(8) {
-        0..=1 => {
-            let at = random.below(headers);
-            frame[at] ^= 1 << random.below(8);
-        }
-        2 => {
-            let at = within(random, headers);
-            frame[at] = random.pick(&[0, 1, 0x7f, 0x80, 0xff, 4, 6, 17, 41, 0x45, 0x60]);
-        }
-        3 => frame.truncate(random.below(frame.len() + 1)),
-        4 => {
-            let length = random.below(40);
-            frame.extend(random.bytes(length));
-        }
-        // The length field of either family, to something near the truth or anything.
-        5..=6 => {
-            let at = ETHERNET_LEN + random.pick(&[2, 4]);
-            let Some(field) = frame.get(at..at + 2) else { return };
-            let known = u16::from_be_bytes([field[0], field[1]]);
-            let length = match random.below(3) {
-                0 => random.half(),
-                1 => known.wrapping_add(random.below(5) as u16).wrapping_sub(2),
-                _ => random.pick(&[0, 19, 20, 27, 28, 39, 40, 65495, 65496, 65535]),
-            };
-            frame[at..at + 2].copy_from_slice(&length.to_be_bytes());
-        }
-        _ => {
-            let at = within(random, headers);
-            let end = (at + 1 + random.below(8)).min(frame.len());
-            let noise = random.bytes(end - at);
-            frame[at..end].copy_from_slice(&noise);
-        }
     }
 }

@@ -18,11 +18,14 @@ pub fn from_environment<T: FromStr>(variable: &str) -> Option<T> {
 
 /// The seed of this run: `LB_TEST_SEED`, else one that nobody chose. Tells what it is.
 pub fn seed_of_run() -> u64 {
-    let any =
-        || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64 >> 10);
-    let seed = from_environment("LB_TEST_SEED").unwrap_or_else(any);
+    let seed = from_environment("LB_TEST_SEED").unwrap_or_else(any_seed);
     println!("LB_TEST_SEED={seed}");
     seed
+}
+
+/// A seed that nobody chose.
+pub fn any_seed() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64 >> 10)
 }
 
 /// SplitMix64 (Steele, Lea and Flood 2014).
