@@ -1,9 +1,12 @@
 //! What a client may ask the daemon and what it answers: plain data, the same for the socket, the CLI and scripts.
 
+mod policy;
+
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::policy::{AllowanceView, LimitView, PolicyView, QuicView};
 use crate::model::service::{AdminState, Via, XdpMode};
 
 /// A question or an order.
@@ -82,7 +85,7 @@ pub enum Edit {
 }
 
 /// A service as written in the file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceSpec {
     /// Its name.
@@ -93,6 +96,15 @@ pub struct ServiceSpec {
     pub ports: Vec<String>,
     /// Name of its pool.
     pub pool: String,
+    /// `source`, `source/24`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<String>,
+    /// Name of its access list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acl: Option<String>,
+    /// `transition`, `always`, `never`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracking: Option<String>,
 }
 
 /// Fields of a service that change.
@@ -108,7 +120,19 @@ pub struct ServicePatch {
     /// Name of its pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
+    /// `source`, `source/24`; [`NONE`] for what holds without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<String>,
+    /// Name of its access list, or [`NONE`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acl: Option<String>,
+    /// `transition`, `always`, `never`; [`NONE`] for what holds without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracking: Option<String>,
 }
+
+/// In a patch: the key goes.
+pub const NONE: &str = "none";
 
 /// A health check as written in the file; all but the type optional.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -180,6 +204,12 @@ pub struct BackendSpec {
     /// Its weight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u16>,
+    /// The VLAN tag of packets to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
+    /// Its QUIC server ID: `0x2a01`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_id: Option<String>,
 }
 
 /// Fields of a backend that change.
@@ -198,6 +228,12 @@ pub struct BackendPatch {
     /// `ready` (enable), `drain`, `maint` (disable).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<AdminState>,
+    /// The VLAN tag of packets to it; 0 for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
+    /// Its QUIC server ID, or [`NONE`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_id: Option<String>,
 }
 
 /// An answer.
@@ -209,7 +245,7 @@ pub enum Response {
     /// To [`Request::Services`] without a name.
     Services(Vec<ServiceView>),
     /// To [`Request::Services`] with one.
-    Service(ServiceView),
+    Service(Box<ServiceView>),
     /// To [`Request::Pools`] without a name.
     Pools(Vec<PoolView>),
     /// To [`Request::Pools`] with one.
@@ -310,6 +346,8 @@ pub struct ServiceView {
     pub ports: Vec<String>,
     /// Its pool.
     pub pool: String,
+    /// What it asks for beyond its ports.
+    pub policy: PolicyView,
     /// `UP` if any backend takes flows, else `DOWN`.
     pub state: State,
     /// Packets and bytes towards this service's backends since the daemon started, and per second; those that are gone
@@ -391,6 +429,10 @@ pub struct BackendView {
     pub mac: Option<String>,
     /// The interface its packets leave by, once known.
     pub interface: Option<String>,
+    /// The VLAN tag that they leave with; absent where tags stay as they came.
+    pub vlan: Option<u16>,
+    /// Its QUIC server ID.
+    pub server_id: Option<String>,
     /// Packets and bytes towards it.
     pub traffic: Traffic,
 }

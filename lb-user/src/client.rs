@@ -130,7 +130,7 @@ impl Client {
         Ok(match request {
             Request::Status => Response::Status(Box::new(self.status().await?)),
             Request::Services(None) => Response::Services(self.services().await?),
-            Request::Services(Some(name)) => Response::Service(self.service(&name).await?),
+            Request::Services(Some(name)) => Response::Service(Box::new(self.service(&name).await?)),
             Request::Pools(None) => Response::Pools(self.pools().await?),
             Request::Pools(Some(name)) => Response::Pool(self.pool(&name).await?),
             Request::Health => Response::Health(self.health().await?),

@@ -13,7 +13,7 @@ mod value;
 
 pub use edit::{EditError, edit};
 pub use error::{AddressProblem, ConfigError, ConfigErrors, Problem};
-pub use parse::parse;
+pub use parse::{files_named, parse};
 pub use value::duration_text;
 
 /// A complete example of a configuration, with comments.

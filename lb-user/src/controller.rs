@@ -37,6 +37,7 @@ use crate::{
         plan::{self, Change, TableCache},
         probe::{BackendId, ProbeOutcome, ProbeSpec},
         service::{CheckKind, Desired, Name},
+        source::Source,
         traffic::{Counters, Meter},
         transition::{Summary, Watch},
     },
@@ -73,7 +74,7 @@ pub struct Controller {
     identity: Identity,
     interfaces: Vec<InterfaceView>,
     started: Duration,
-    config_text: String,
+    source: Source,
     config: ConfigView,
     desired: Desired,
     members: BTreeMap<BackendId, Member>,
@@ -109,7 +110,7 @@ pub struct Controller {
 /// An edit on its way into the file.
 struct Writing {
     token: Token,
-    text: String,
+    source: Source,
     desired: Desired,
     /// What it does, one sentence.
     said: String,
@@ -123,7 +124,7 @@ impl Controller {
             identity,
             interfaces: Vec::new(),
             started: now,
-            config_text: String::new(),
+            source: Source::default(),
             desired: Desired::default(),
             members: BTreeMap::new(),
             next_hops: BTreeMap::new(),
@@ -187,7 +188,7 @@ impl Controller {
 
     fn take(&mut self, now: Duration, event: Event, actions: &mut Vec<Action>) {
         match event {
-            Event::ConfigText(text) => self.take_config(now, text, actions),
+            Event::ConfigText(source) => self.take_config(now, source, actions),
             Event::ConfigUnreadable(why) => {
                 let said =
                     format!("cannot read {}: {why}; the configuration in force stays", self.config.path);
@@ -211,15 +212,15 @@ impl Controller {
         }
     }
 
-    /// A new text of the configuration file. A bad one changes nothing but what is said about it.
-    fn take_config(&mut self, now: Duration, text: String, actions: &mut Vec<Action>) {
-        if self.config.generation > 0 && text == self.config_text {
+    /// A new text of the configuration file, or of one that it names. A bad one changes nothing but what is said about it.
+    fn take_config(&mut self, now: Duration, source: Source, actions: &mut Vec<Action>) {
+        if self.config.generation > 0 && source == self.source {
             self.config.errors.clear();
             return;
         }
-        match self.accept(&text) {
+        match self.accept(&source) {
             Ok(desired) => {
-                self.adopt(now, text, desired, actions);
+                self.adopt(now, source, desired, actions);
                 let Desired { pools, services, .. } = &self.desired;
                 let backends: usize = pools.iter().map(|pool| pool.backends.len()).sum();
                 let said = format!(
@@ -241,19 +242,20 @@ impl Controller {
 
     /// Reads a configuration and sees whether the tables are large enough for it. Once it is in force it must stay
     /// possible to act on health and next hops, so one that does not fit is refused as a whole.
-    fn accept(&self, text: &str) -> Result<Desired, Vec<String>> {
-        let desired = config::parse(text).map_err(|errors| {
+    fn accept(&self, source: &Source) -> Result<Desired, Vec<String>> {
+        let desired = config::parse(&source.text, &source.files).map_err(|errors| {
             errors.report(&self.config.path).lines().map(str::to_owned).collect::<Vec<_>>()
         })?;
         let target = self.target(&desired, &self.leaving_under(&desired));
         let layout = self.layout.placed(&target).map_err(|full| vec![full.to_string()])?;
         plan::index(&layout, &target, self.installed.limits.index)
             .map_err(|error| vec![error.to_string()])?;
+        self.installed.room_for_prefixes(&target).map_err(|full| vec![full.to_string()])?;
         Ok(desired)
     }
 
-    fn adopt(&mut self, now: Duration, text: String, desired: Desired, actions: &mut Vec<Action>) {
-        self.config_text = text;
+    fn adopt(&mut self, now: Duration, source: Source, desired: Desired, actions: &mut Vec<Action>) {
+        self.source = source;
         self.config.generation += 1;
         self.config.errors.clear();
         if self.config.generation > 1

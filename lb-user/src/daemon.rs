@@ -61,10 +61,11 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
 
 async fn serve(args: &RunArgs) -> anyhow::Result<()> {
     let started = Instant::now();
-    let file = ConfigFile::new(&args.config);
-    let text = file.read().await.map_err(|error| failure(Exit::NoInput, error.to_string()))?;
+    let file = ConfigFile::new(&args.config, config::files_named);
+    let source = file.read().await.map_err(|error| failure(Exit::NoInput, error.to_string()))?;
     let shown = args.config.display().to_string();
-    let desired = config::parse(&text).map_err(|errors| failure(Exit::Config, errors.report(&shown)))?;
+    let desired = config::parse(&source.text, &source.files)
+        .map_err(|errors| failure(Exit::Config, errors.report(&shown)))?;
     let interfaces = if args.interfaces.is_empty() {
         desired.settings.interfaces.clone()
     } else {
@@ -90,7 +91,7 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
     }
 
     let mut daemon = Daemon::start(kernel, file, started, &shown)?;
-    daemon.handle(vec![Event::ConfigText(text)]).await;
+    daemon.handle(vec![Event::ConfigText(source)]).await;
     let in_force = match daemon.controller.config_errors() {
         [] => Ok(()),
         errors => Err(failure(Exit::Config, errors.join("\n")).into()),
@@ -116,11 +117,14 @@ fn limits_for(desired: &Desired) -> Limits {
         wanted.max(least)
     };
     let keys = Keys::of(desired);
+    let listed: u64 = desired.acls.iter().map(|acl| acl.table.entries.len() as u64).sum();
+    let named =
+        desired.pools.iter().flat_map(|pool| &pool.backends).filter(|backend| backend.server_id.is_some());
     let backends_of =
         |pool| desired.pool(pool).map_or(0, |pool| u64::from(layout::capacity_for(pool.backends.len())));
     let counters_of = |pool| backends_of(pool) + u64::from(Service::counters(0));
     Limits {
-        index: room(3 * keys.count() as u64, default.index),
+        index: room(3 * (keys.count() + named.count()) as u64, default.index),
         services: room(desired.services.len() as u64, default.services),
         slots: room(desired.pools.iter().map(|pool| u64::from(pool.slots)).sum(), default.slots),
         backends: room(desired.pools.iter().map(|pool| backends_of(&pool.name)).sum(), default.backends),
@@ -128,7 +132,7 @@ fn limits_for(desired: &Desired) -> Limits {
             desired.services.iter().map(|service| counters_of(&service.pool)).sum(),
             default.counters,
         ),
-        prefixes: room(2 * keys.prefixes.len() as u64, default.prefixes),
+        prefixes: room(2 * keys.prefixes.len() as u64 + listed, default.prefixes),
         ..default
     }
 }
@@ -226,7 +230,7 @@ impl Daemon {
                     events.push(Event::Tick);
                 }
                 change = inbox_changes.recv(), if watching => match change {
-                    Some(ConfigFileEvent::Changed(text)) => events.push(Event::ConfigText(text)),
+                    Some(ConfigFileEvent::Changed(source)) => events.push(Event::ConfigText(source)),
                     Some(ConfigFileEvent::Unreadable(error)) => events.push(Event::ConfigUnreadable(error.to_string())),
                     None => {
                         watching = false;
@@ -258,7 +262,7 @@ impl Daemon {
 
     async fn reread(&self) -> Event {
         match self.file.read().await {
-            Ok(text) => Event::ConfigText(text),
+            Ok(source) => Event::ConfigText(source),
             Err(error) => Event::ConfigUnreadable(error.to_string()),
         }
     }
@@ -386,6 +390,7 @@ fn follow_packet_log(kernel: &mut Kernel) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::source::{Files, Source};
 
     fn pools(count: u32, slots: u32, backends: u32) -> String {
         let backend = |n: u32| {
@@ -416,11 +421,12 @@ mod tests {
             pools(1, 11, 1) + &services(5000, 1, "udp/53"),
             pools(1, 11, 1) + &services(2, 1, "tcp/1-40000"),
         ] {
-            let limits = limits_for(&config::parse(&text).unwrap());
+            let limits = limits_for(&config::parse(&text, &Files::new()).unwrap());
             let identity = Identity { pid: 1, ticks_per_second: 250, ..Identity::default() };
             let mut controller = Controller::new(Duration::ZERO, limits, identity);
             for text in [&text, &text.replace("= \"p", "= \"q").replace("name = \"s", "name = \"t")] {
-                let actions = controller.handle(Duration::ZERO, [Event::ConfigText(text.clone())]);
+                let actions =
+                    controller.handle(Duration::ZERO, [Event::ConfigText(Source::of(text.clone()))]);
                 assert_eq!(controller.config_errors(), [""; 0], "{limits:?}");
                 for action in actions {
                     if let Action::Apply(changes) = action {

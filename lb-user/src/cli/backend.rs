@@ -10,7 +10,7 @@ use clap::{
 use super::{ask::Ask, name, render};
 use crate::{
     api::{BackendPatch, BackendSpec, Edit, Request},
-    model::service::{AdminState, DEFAULT_WEIGHT, MAX_WEIGHT},
+    model::service::{AdminState, DEFAULT_WEIGHT, MAX_VLAN, MAX_WEIGHT},
 };
 
 /// What can be done with backends; without a command they are listed.
@@ -32,7 +32,8 @@ pub(super) enum BackendCommand {
     /// Add a backend to a pool
     #[command(after_help = "Examples:
   lb backend add web w1 10.1.0.11
-  lb backend add web w3 10.9.0.13 --via ipip --weight 50")]
+  lb backend add web w3 10.9.0.13 --via ipip --weight 50
+  lb backend add web w4 10.1.0.14 --vlan 100 --server-id 0x2a01")]
     Add {
         #[command(flatten)]
         which: Which,
@@ -43,6 +44,12 @@ pub(super) enum BackendCommand {
         via: Option<String>,
         #[arg(long, value_parser = weight(), help = format!("{WEIGHT} [default: {DEFAULT_WEIGHT}]"))]
         weight: Option<u16>,
+        /// The VLAN tag of packets to it
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_VLAN)))]
+        vlan: Option<u16>,
+        /// What QUIC connection IDs name it by (0x2a01)
+        #[arg(long, value_name = "HEX")]
+        server_id: Option<String>,
     },
     /// Change a backend: only what is given
     #[command(after_help = "Examples:
@@ -84,7 +91,7 @@ pub(super) struct Which {
 }
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("changes").args(["address", "via", "weight"]).required(true).multiple(true))]
+#[command(group = ArgGroup::new("changes").args(["address", "via", "weight", "vlan", "server_id"]).required(true).multiple(true))]
 pub(super) struct BackendSet {
     #[command(flatten)]
     which: Which,
@@ -96,6 +103,12 @@ pub(super) struct BackendSet {
     via: Option<String>,
     #[arg(long, value_parser = weight(), help = WEIGHT)]
     weight: Option<u16>,
+    /// The VLAN tag of packets to it from now on; 0 for none
+    #[arg(long, value_parser = clap::value_parser!(u16).range(..=i64::from(MAX_VLAN)))]
+    vlan: Option<u16>,
+    /// What QUIC connection IDs name it by from now on (0x2a01), or none
+    #[arg(long, value_name = "HEX")]
+    server_id: Option<String>,
 }
 
 fn via() -> PossibleValuesParser {
@@ -114,13 +127,13 @@ pub(super) fn ask(command: Option<BackendCommand>) -> Ask {
         BackendCommand::List { pool } => {
             return Ask { show: render::backends, ..Ask::of(Request::Pools(pool)) };
         }
-        BackendCommand::Add { which: Which { pool, name }, address, via, weight } => Edit::AddBackend {
-            pool,
-            backend: BackendSpec { name, address: address.to_string(), via, weight },
-        },
-        BackendCommand::Set(BackendSet { which, address, via, weight }) => {
+        BackendCommand::Add { which: Which { pool, name }, address, via, weight, vlan, server_id } => {
+            let address = address.to_string();
+            Edit::AddBackend { pool, backend: BackendSpec { name, address, via, weight, vlan, server_id } }
+        }
+        BackendCommand::Set(BackendSet { which, address, via, weight, vlan, server_id }) => {
             let address = address.map(|address| address.to_string());
-            set(which, BackendPatch { address, via, weight, state: None })
+            set(which, BackendPatch { address, via, weight, state: None, vlan, server_id })
         }
         BackendCommand::Drain(which) => set(which, state(AdminState::Drain)),
         BackendCommand::Enable(which) => set(which, state(AdminState::Ready)),
@@ -163,6 +176,8 @@ mod tests {
                 Request::Edit(Edit::AddBackend {
                     pool: "web".to_owned(),
                     backend: BackendSpec {
+                        vlan: None,
+                        server_id: None,
                         name: "w3".to_owned(),
                         address: "10.9.0.13".to_owned(),
                         via: Some("ipip".to_owned()),

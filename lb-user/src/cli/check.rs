@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use super::print;
 use crate::{
     config,
+    edge::config_file,
     exit::{Exit, Failure},
+    model::source::Source,
 };
 
 /// Options of `lb check`.
@@ -20,19 +22,17 @@ pub(super) struct CheckOptions {
 impl CheckOptions {
     pub(super) fn run(&self) -> anyhow::Result<()> {
         let file = self.file.display().to_string();
-        let text = std::fs::read_to_string(&self.file).map_err(|error| Failure {
-            exit: Exit::NoInput,
-            message: format!("cannot read {file}: {error}"),
-        })?;
-        let summary = verdict(&text, &file).map_err(|message| Failure { exit: Exit::Config, message })?;
+        let source = config_file::read(&self.file, config::files_named)
+            .map_err(|error| Failure { exit: Exit::NoInput, message: error.to_string() })?;
+        let summary = verdict(&source, &file).map_err(|message| Failure { exit: Exit::Config, message })?;
         print(&summary)?;
         Ok(())
     }
 }
 
 /// A line about a valid file, or the report of all its errors.
-fn verdict(text: &str, file: &str) -> Result<String, String> {
-    let desired = config::parse(text).map_err(|errors| errors.report(file))?;
+fn verdict(source: &Source, file: &str) -> Result<String, String> {
+    let desired = config::parse(&source.text, &source.files).map_err(|errors| errors.report(file))?;
     let backends: usize = desired.pools.iter().map(|pool| pool.backends.len()).sum();
     Ok(format!(
         "{file} is valid: {} services, {} pools, {backends} backends\n",

@@ -3,6 +3,7 @@
 
 mod counters;
 mod flows;
+mod policy;
 mod table;
 mod units;
 
@@ -121,6 +122,9 @@ fn add_service_blocks(table: &mut Table, views: &[ServiceView]) {
             Cell::new(format!(" {}", packets_per_second(view.traffic.packets_per_second))),
             Cell::new(format!(" {}", bits_per_second(view.traffic.bytes_per_second))),
         ]);
+        if let Some(said) = policy::line(&view.policy) {
+            table.line([Cell::new(format!("  {said}"))]);
+        }
         for backend in &view.backends {
             table.row(standing(backend).into_iter().chain([
                 share(backend),
@@ -175,6 +179,8 @@ fn pool_blocks(views: &[PoolView], paint: Paint) -> String {
                 Cell::new(format!("{} slots", backend.slots)).right(),
                 Cell::new(backend.mac.as_deref().unwrap_or("no MAC")),
                 Cell::new(backend.interface.as_deref().unwrap_or_default()),
+                Cell::new(backend.vlan.map(|vlan| format!("vlan {vlan}")).unwrap_or_default()),
+                Cell::new(backend.server_id.as_deref().unwrap_or_default()),
                 packets(&backend.traffic),
                 bits(&backend.traffic),
                 Cell::new(&backend.reason),

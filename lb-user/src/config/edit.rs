@@ -9,9 +9,13 @@ use super::{
 };
 use crate::{
     api::{
-        BackendPatch, BackendSpec, CheckSpec, Edit, PoolSpec, Refusal, RefusalKind, ServicePatch, ServiceSpec,
+        BackendPatch, BackendSpec, CheckSpec, Edit, NONE, PoolSpec, Refusal, RefusalKind, ServicePatch,
+        ServiceSpec,
     },
-    model::service::{AdminState, Desired, Name},
+    model::{
+        service::{AdminState, Desired, Name},
+        source::Source,
+    },
 };
 
 /// Why an edit was refused. The text is as it was.
@@ -77,12 +81,13 @@ fn listed(services: &[Name]) -> String {
 ///
 /// # Errors
 /// See [`EditError`].
-pub fn edit(text: &str, edit: &Edit) -> Result<String, EditError> {
-    let before = parse(text).map_err(EditError::Broken)?;
+pub fn edit(source: &Source, edit: &Edit) -> Result<String, EditError> {
+    let Source { text, files } = source;
+    let before = parse(text, files).map_err(EditError::Broken)?;
     require(&before, edit)?;
-    let mut after = Text(text.to_owned());
+    let mut after = Text(text.clone());
     carry_out(&mut after, &before, edit);
-    match parse(&after.0) {
+    match parse(&after.0, files) {
         Ok(_) => Ok(after.0),
         Err(errors) => Err(EditError::Invalid(errors.0.iter().map(super::ConfigError::sentence).collect())),
     }
@@ -153,17 +158,20 @@ fn carry_out(text: &mut Text, before: &Desired, edit: &Edit) {
 }
 
 fn service_fields(spec: &ServiceSpec) -> Fields {
-    let ServiceSpec { name, vip, ports, pool } = spec;
-    vec![
+    let ServiceSpec { name, vip, ports, pool, affinity, acl, tracking } = spec;
+    let mut fields: Fields = vec![
         ("name", name.into()),
         ("vip", vip.into()),
         ("ports", ports.iter().collect::<Array>().into()),
         ("pool", pool.into()),
-    ]
+    ];
+    let optional = [("tracking", tracking), ("affinity", affinity), ("acl", acl)];
+    fields.extend(optional.into_iter().filter_map(|(key, text)| Some((key, text.as_ref()?.into()))));
+    fields
 }
 
 fn set_service(text: &mut Text, name: &str, patch: &ServicePatch) {
-    let ServicePatch { vip, ports, pool } = patch;
+    let ServicePatch { vip, ports, pool, affinity, acl, tracking } = patch;
     let path = [Step::Named("service", name)];
     if let Some(vip) = vip {
         text.set(&path, "vip", Some(&vip.into()));
@@ -173,6 +181,18 @@ fn set_service(text: &mut Text, name: &str, patch: &ServicePatch) {
     }
     if let Some(pool) = pool {
         text.set(&path, "pool", Some(&pool.into()));
+    }
+    for (key, wanted) in [("tracking", tracking), ("affinity", affinity), ("acl", acl)] {
+        set_or_remove(text, &path, key, wanted.as_deref());
+    }
+}
+
+/// Sets a key whose absence means something, too.
+fn set_or_remove(text: &mut Text, path: &[Step<'_>], key: &'static str, wanted: Option<&str>) {
+    match wanted {
+        None => {}
+        Some(NONE) => text.set(path, key, None),
+        Some(word) => text.set(path, key, Some(&word.into())),
     }
 }
 
@@ -223,15 +243,17 @@ fn set_check(text: &mut Text, pool: &str, spec: &CheckSpec, had_check: bool) {
 }
 
 fn backend_fields(spec: &BackendSpec) -> Fields {
-    let BackendSpec { name, address, via, weight } = spec;
+    let BackendSpec { name, address, via, weight, vlan, server_id } = spec;
     let mut fields: Fields = vec![("name", name.into()), ("address", address.into())];
     fields.extend(via.as_ref().map(|via| ("via", via.into())));
     fields.extend(weight.map(|weight| ("weight", i64::from(weight).into())));
+    fields.extend(vlan.map(|vlan| ("vlan", i64::from(vlan).into())));
+    fields.extend(server_id.as_ref().map(|id| ("server_id", id.into())));
     fields
 }
 
 fn set_backend(text: &mut Text, pool: &str, name: &str, patch: &BackendPatch) {
-    let BackendPatch { address, via, weight, state } = patch;
+    let BackendPatch { address, via, weight, state, vlan, server_id } = patch;
     let path = [Step::Named("pool", pool), Step::Named("backend", name)];
     if let Some(address) = address {
         text.set(&path, "address", Some(&address.into()));
@@ -242,6 +264,11 @@ fn set_backend(text: &mut Text, pool: &str, name: &str, patch: &BackendPatch) {
     if let Some(weight) = weight {
         text.set(&path, "weight", Some(&i64::from(*weight).into()));
     }
+    if let Some(vlan) = vlan {
+        let value = Value::from(i64::from(*vlan));
+        text.set(&path, "vlan", (*vlan != 0).then_some(&value));
+    }
+    set_or_remove(text, &path, "server_id", server_id.as_deref());
     let word = match state {
         None => return,
         // What holds anyway needs no key.

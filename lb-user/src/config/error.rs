@@ -11,7 +11,9 @@ use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
 use super::value::duration_text;
 use crate::model::{
+    limit::{self, Frequency},
     prefix::{BadPrefix, Prefix},
+    quic::{BadServerId, ServerId},
     service::{BadName, Name, ServicePort},
 };
 
@@ -148,9 +150,9 @@ pub enum Problem {
     #[error(transparent)]
     BadName(#[from] BadName),
     /// A name that stands for something else already.
-    #[error("there is already a {what} \"{name}\"")]
+    #[error("there is already {} \"{name}\"", with_article(.what))]
     Duplicate {
-        /// `pool`, `service`, `backend`.
+        /// `pool`, `service`, `backend`, `acl`.
         what: &'static str,
         /// The name.
         name: Name,
@@ -296,6 +298,120 @@ pub enum Problem {
     /// A prefix that is none.
     #[error(transparent)]
     Prefix(#[from] BadPrefix),
+    /// Not a way of keeping clients on their backends.
+    #[error(
+        "\"{}\" is no affinity: write \"source\", or \"source/24\" for all clients that share 24 bits of their address",
+        .0.escape_debug()
+    )]
+    BadAffinity(String),
+    /// A service's list that is not there.
+    #[error("acl \"{name}\" does not exist{}", did_you_mean(.suggestion.as_deref()))]
+    NoSuchList {
+        /// As written.
+        name: String,
+        /// The most similar list.
+        suggestion: Option<String>,
+    },
+    /// A list of nobody.
+    #[error("a list names someone: add allow = [\"192.0.2.0/24\"] or deny = [\"192.0.2.0/24\"]")]
+    EmptyList,
+    /// A list with two sides that does not say what becomes of others.
+    #[error(
+        "a list that both allows and denies says what becomes of all others: add default = \"allow\" or default = \"deny\""
+    )]
+    NoDefault,
+    /// A prefix on both sides of a list.
+    #[error("{0} is both allowed and denied")]
+    AllowedAndDenied(Prefix),
+    /// A file of prefixes that cannot be read.
+    #[error("cannot read {}: {why}", .file.escape_debug())]
+    UnreadableList {
+        /// As written.
+        file: String,
+        /// What the system said.
+        why: String,
+    },
+    /// A line of a file that is no prefix.
+    #[error("{} line {number}: {problem}", .file.escape_debug())]
+    BadListLine {
+        /// As written.
+        file: String,
+        /// The line, from 1.
+        number: u32,
+        /// What is wrong with it.
+        problem: Box<Self>,
+    },
+    /// Lines that are not told one by one.
+    #[error("{}: {count} more lines are no prefixes", .file.escape_debug())]
+    MoreBadLines {
+        /// As written.
+        file: String,
+        /// How many.
+        count: usize,
+    },
+    /// Not a frequency.
+    #[error("\"{}\" is not a rate: write a number and /s or /m, such as \"10000/s\" or \"30/m\"", .0.escape_debug())]
+    BadFrequency(String),
+    /// A frequency outside the range.
+    #[error("{rate} is not within {} to {}", limit::LEAST, limit::MOST)]
+    FrequencyOutOfRange {
+        /// As written.
+        rate: Frequency,
+    },
+    /// A limit that limits nothing.
+    #[error("it limits nothing: add packets = \"10000/s\" or connections = \"100/s\"")]
+    NoLimit,
+    /// A burst of what has no limit.
+    #[error(
+        "{burst} says how much of {rate} may come at once, which has no limit: add {rate}, or remove {burst}"
+    )]
+    BurstWithoutRate {
+        /// The key.
+        burst: &'static str,
+        /// The key that is missing.
+        rate: &'static str,
+    },
+    /// Not a server ID.
+    #[error(transparent)]
+    ServerId(#[from] BadServerId),
+    /// Two backends of a pool with one server ID.
+    #[error("{id} is already the server ID of {}: one backend, one server ID", quoted(.other.as_ref(), "another backend"))]
+    SameServerId {
+        /// The server ID.
+        id: ServerId,
+        /// The other backend, if its name is readable.
+        other: Option<Name>,
+    },
+    /// A backend that connection IDs cannot name.
+    #[error(
+        "{} finds backends by QUIC server IDs: add server_id = \"0x{}\", or whichever the server has",
+        quoted(.service.as_ref(), "a service"),
+        "2a".repeat((*.length).into())
+    )]
+    NoServerId {
+        /// The service, if its name is readable.
+        service: Option<Name>,
+        /// Octets of its server IDs.
+        length: u8,
+    },
+    /// A server ID of another length than a service reads.
+    #[error("{id} has {} octets, but {} reads {length} (server_id_length)", id.length(), quoted(.service.as_ref(), "a service"))]
+    ServerIdLength {
+        /// The server ID.
+        id: ServerId,
+        /// The service, if its name is readable.
+        service: Option<Name>,
+        /// Octets of its server IDs.
+        length: u8,
+    },
+    /// Two lengths of server IDs in one pool.
+    #[error("the server IDs of this pool have {length} octets by {}: a pool's have one length", quoted(.service.as_ref(), "another service"))]
+    ServerIdLengths {
+        /// Octets.
+        length: u8,
+        /// The other service, if its name is readable.
+        service: Option<Name>,
+    },
     /// Not a seed.
     #[error(
         "\"{0}\" is not a seed: a whole number from 0, or a string of \"0x\" and 1 to 16 hexadecimal digits"

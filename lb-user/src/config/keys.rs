@@ -26,6 +26,7 @@ pub static FILE: TableKeys = TableKeys {
         Key { name: "lb", example: "[lb]" },
         Key { name: "pool", example: "[[pool]]" },
         Key { name: "service", example: "[[service]]" },
+        Key { name: "acl", example: "[[acl]]" },
     ],
 };
 
@@ -63,6 +64,8 @@ pub static BACKEND: TableKeys = TableKeys {
         Key { name: "via", example: "via = \"l2\"" },
         Key { name: "weight", example: "weight = 100" },
         Key { name: "state", example: "state = \"drain\"" },
+        Key { name: "vlan", example: "vlan = 100" },
+        Key { name: "server_id", example: "server_id = \"0x2a01\"" },
     ],
 };
 
@@ -94,11 +97,50 @@ pub static SERVICE: TableKeys = TableKeys {
         Key { name: "idle", example: "idle = \"5m\"" },
         Key { name: "udp_idle", example: "udp_idle = \"30s\"" },
         Key { name: "echo", example: "echo = true" },
+        Key { name: "affinity", example: "affinity = \"source\"" },
+        Key { name: "quic", example: "quic = { server_id_length = 2 }" },
+        Key { name: "acl", example: "acl = \"office\"" },
+        Key { name: "limit", example: "limit = { packets = \"10000/s\" }" },
+    ],
+};
+
+/// `quic = { … }`.
+pub static QUIC: TableKeys = TableKeys {
+    name: "quic",
+    keys: &[
+        Key { name: "server_id_length", example: "server_id_length = 2" },
+        Key { name: "config_bits", example: "config_bits = 3" },
+        Key { name: "config", example: "config = 0" },
+    ],
+};
+
+/// `limit = { … }`.
+pub static LIMIT: TableKeys = TableKeys {
+    name: "limit",
+    keys: &[
+        Key { name: "packets", example: "packets = \"10000/s\"" },
+        Key { name: "packets_burst", example: "packets_burst = 20000" },
+        Key { name: "connections", example: "connections = \"100/s\"" },
+        Key { name: "connections_burst", example: "connections_burst = 200" },
+        Key { name: "prefix", example: "prefix = 24" },
+    ],
+};
+
+/// `[[acl]]`.
+pub static ACL: TableKeys = TableKeys {
+    name: "acl",
+    keys: &[
+        Key { name: "name", example: "name = \"office\"" },
+        Key { name: "allow", example: "allow = [\"198.51.100.0/24\"]" },
+        Key { name: "allow_file", example: "allow_file = \"allowed.txt\"" },
+        Key { name: "deny", example: "deny = [\"203.0.113.0/24\"]" },
+        Key { name: "deny_file", example: "deny_file = \"/etc/lb/denied.txt\"" },
+        Key { name: "default", example: "default = \"deny\"" },
     ],
 };
 
 /// All kinds of tables.
-pub static ALL: [&TableKeys; 6] = [&FILE, &LB, &POOL, &BACKEND, &CHECK, &SERVICE];
+pub static ALL: [&TableKeys; 9] = [&FILE, &LB, &POOL, &BACKEND, &CHECK, &SERVICE, &QUIC, &LIMIT, &ACL];
 
 impl TableKeys {
     /// The entry of a key.

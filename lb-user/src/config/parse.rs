@@ -1,8 +1,16 @@
 //! From the text of a file to what is wanted, or to everything that is wrong with it.
 
+mod access;
 mod across;
+mod serving;
 
-use std::{collections::HashMap, net::IpAddr, time::Duration};
+use self::{access::ListDraft, serving::ServiceDraft};
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    time::Duration,
+};
 
 use lb_common::abi::Slot;
 use toml_edit::{Document, Item};
@@ -10,22 +18,20 @@ use toml_edit::{Document, Item};
 use super::{
     error::{ConfigErrors, Problem},
     keys,
-    reader::{Node, Placed, Report, boolean, integer, integer_in, one_of, text},
+    reader::{Node, Placed, Report, integer, integer_in, one_of, text},
     value,
 };
 use crate::model::{
-    prefix::Prefix,
+    quic::ServerId,
     service::{
-        AdminState, Backend, Check, CheckKind, DEFAULT_SLOTS, DEFAULT_WEIGHT, Desired, FlowPolicy,
-        MAX_WEIGHT, Name, OnDown, Pool, Service, ServicePort, Settings, Tracking, Via, XdpMode,
+        AdminState, Backend, Check, CheckKind, DEFAULT_SLOTS, DEFAULT_WEIGHT, Desired, MAX_VLAN, MAX_WEIGHT,
+        Name, OnDown, Pool, Settings, Via, XdpMode,
     },
+    source::Files,
 };
 
 /// Most backends of a pool: their numbers fit a slot, and one more marks the empty slot.
 pub(super) const MAX_BACKENDS: usize = Slot::MAX_BACKENDS as usize - 1;
-
-/// Range of idle times.
-const IDLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(86_400));
 
 /// Range of the longest transition.
 const LONGEST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(604_800));
@@ -39,11 +45,11 @@ pub(super) const DEFAULT_EXPECT: u16 = 200;
 /// Path an HTTP check asks for unless told otherwise.
 pub(super) const DEFAULT_PATH: &str = "/";
 
-/// Reads a configuration.
+/// Reads a configuration: its text, and those of the files that it names ([`files_named`]).
 ///
 /// # Errors
 /// Everything that is wrong with it, in the order of the lines. A text that is not TOML has one error.
-pub fn parse(text: &str) -> Result<Desired, ConfigErrors> {
+pub fn parse(text: &str, files: &Files) -> Result<Desired, ConfigErrors> {
     let report = Report::new(text);
     let document = match Document::parse(text) {
         Ok(document) => document,
@@ -54,20 +60,34 @@ pub fn parse(text: &str) -> Result<Desired, ConfigErrors> {
             return report.finish(Desired::default());
         }
     };
-    let desired = read_file(&Node::new(&report, document.as_table(), &keys::FILE, 0, String::new()));
+    let file = Node::new(&report, document.as_table(), &keys::FILE, 0, String::new());
+    let desired = read_file(&file, files);
     report.finish(desired)
 }
 
-fn read_file(file: &Node<'_>) -> Desired {
+/// The files that a configuration names, as they are written there. Of a text with errors, those that can be made out.
+pub fn files_named(text: &str) -> BTreeSet<String> {
+    let Ok(document) = Document::parse(text) else { return BTreeSet::new() };
+    let report = Report::new(text);
+    let file = Node::new(&report, document.as_table(), &keys::FILE, 0, String::new());
+    file.children("acl", &keys::ACL).iter().flat_map(access::files_of).collect()
+}
+
+fn read_file(file: &Node<'_>, files: &Files) -> Desired {
     let settings = file.child("lb", &keys::LB).map_or_else(Settings::default, |node| read_settings(&node));
     let pools: Vec<PoolDraft<'_>> = file.children("pool", &keys::POOL).into_iter().map(read_pool).collect();
     let services: Vec<ServiceDraft<'_>> =
-        file.children("service", &keys::SERVICE).into_iter().map(read_service).collect();
+        file.children("service", &keys::SERVICE).into_iter().map(serving::read).collect();
+    let lists: Vec<ListDraft<'_>> =
+        file.children("acl", &keys::ACL).into_iter().map(|node| access::read(node, files)).collect();
 
     across::unique_names("pool", pools.iter().map(|pool| (&pool.node, pool.name.as_ref())));
-    across::unique_names("service", services.iter().map(|service| (&service.node, service.name.as_ref())));
+    across::unique_names("service", services.iter().map(|service| (&service.node, service.placed_name())));
+    across::unique_names("acl", lists.iter().map(|list| (&list.node, list.name.as_ref())));
     across::ports_belong_to_one(&services);
     across::pools_exist(&services, &pools);
+    across::lists_exist(&services, &lists);
+    across::server_ids_fit(&services, &pools);
     across::checks_have_a_port(&services, &pools);
     across::backends_are_no_vips(&services, &pools);
 
@@ -76,6 +96,7 @@ fn read_file(file: &Node<'_>) -> Desired {
         settings,
         pools: pools.into_iter().filter_map(PoolDraft::finish).collect(),
         services: services.into_iter().filter_map(ServiceDraft::finish).collect(),
+        acls: lists.into_iter().filter_map(ListDraft::finish).collect(),
     }
 }
 
@@ -111,54 +132,19 @@ struct BackendDraft<'a> {
     via: Via,
     weight: u16,
     state: AdminState,
+    vlan: Option<u16>,
+    server_id: Option<Placed<ServerId>>,
 }
 
 impl BackendDraft<'_> {
     fn finish(self) -> Option<Backend> {
-        let Self { name, address, via, weight, state, .. } = self;
-        Some(Backend { name: name?.value, address: address?.value, via, weight, state })
+        let Self { name, address, via, weight, state, vlan, server_id, .. } = self;
+        let server_id = server_id.map(|id| id.value);
+        Some(Backend { name: name?.value, address: address?.value, via, weight, state, vlan, server_id })
     }
 
     fn name(&self) -> Option<Name> {
         self.name.as_ref().map(|name| name.value.clone())
-    }
-}
-
-/// A service as far as it could be read.
-struct ServiceDraft<'a> {
-    node: Node<'a>,
-    name: Option<Placed<Name>>,
-    vip: Option<Placed<Prefix>>,
-    ports: Vec<Placed<ServicePort>>,
-    all_ports_read: bool,
-    pool: Option<Placed<String>>,
-    flows: FlowPolicy,
-    echo: bool,
-}
-
-impl ServiceDraft<'_> {
-    fn finish(self) -> Option<Service> {
-        let ports = self.ports.into_iter().map(|port| port.value).collect();
-        let pool = Name::new(&self.pool?.value).ok()?;
-        Some(Service {
-            name: self.name?.value,
-            vip: self.vip?.value,
-            ports,
-            pool,
-            flows: self.flows,
-            echo: self.echo,
-        })
-    }
-
-    fn name(&self) -> Option<Name> {
-        self.name.as_ref().map(|name| name.value.clone())
-    }
-
-    fn points_at(&self, pool: &PoolDraft<'_>) -> bool {
-        match (&self.pool, &pool.name) {
-            (Some(wanted), Some(name)) => wanted.value == name.value.as_str(),
-            _ => false,
-        }
     }
 }
 
@@ -249,6 +235,8 @@ fn read_backend(node: Node<'_>) -> BackendDraft<'_> {
             .optional("weight", integer_in(0..=MAX_WEIGHT))
             .map_or(DEFAULT_WEIGHT, |weight| weight.value),
         state: node.optional("state", one_of(states)).map_or(AdminState::default(), |state| state.value),
+        vlan: node.optional("vlan", integer_in(1..=MAX_VLAN)).map(|vlan| vlan.value),
+        server_id: node.optional("server_id", |item| Ok(text(item)?.parse()?)),
         node,
     }
 }
@@ -320,39 +308,5 @@ fn duration_within(item: &Item, min: Duration, max: Duration) -> Result<Duration
         Ok(value)
     } else {
         Err(Problem::DurationOutOfRange { value, min, max })
-    }
-}
-
-fn read_service(node: Node<'_>) -> ServiceDraft<'_> {
-    let written = node.required("ports", |item| match item.as_array().map(toml_edit::Array::len) {
-        Some(0) => Err(Problem::NoPorts),
-        count => Ok(count.unwrap_or(0)),
-    });
-    let ports = node.texts("ports", value::service_port).unwrap_or_default();
-    ServiceDraft {
-        name: node.required("name", name),
-        vip: node.required("vip", |item| value::vip(text(item)?)),
-        all_ports_read: written.is_some_and(|written| written.value == ports.len()),
-        ports,
-        pool: node.required("pool", |item| text(item).map(str::to_owned)),
-        flows: read_flows(&node),
-        echo: node.optional("echo", boolean).is_none_or(|echo| echo.value),
-        node,
-    }
-}
-
-fn read_flows(node: &Node<'_>) -> FlowPolicy {
-    let default = FlowPolicy::default();
-    let trackings =
-        &[("transition", Tracking::Transition), ("always", Tracking::Always), ("never", Tracking::Never)];
-    let tracking = node.optional("tracking", one_of(trackings)).map(|tracking| tracking.value);
-    let idle = |key, default| {
-        node.optional(key, |item| duration_within(item, IDLE.0, IDLE.1)).map_or(default, |idle| idle.value)
-    };
-    FlowPolicy {
-        tcp: tracking.unwrap_or(default.tcp),
-        udp: tracking.unwrap_or(default.udp),
-        idle: idle("idle", default.idle),
-        udp_idle: idle("udp_idle", default.udp_idle),
     }
 }

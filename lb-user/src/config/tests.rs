@@ -1,16 +1,32 @@
 //! What the parser says to good, bad and arbitrary files.
 
 mod edits;
+mod policies;
 
 use std::{net::IpAddr, time::Duration};
 
+use lb_common::abi::Admission;
 use proptest::prelude::*;
 
-use super::{duration_text, example, keys, parse};
-use crate::model::service::{
-    AdminState, Check, CheckKind, DEFAULT_SLOTS, DEFAULT_WEIGHT, Desired, MAX_WEIGHT, SLOTS_RANGE, Settings,
-    Via, XdpMode,
+use super::{ConfigErrors, duration_text, example, files_named, keys, parse as parse_with};
+use crate::model::{
+    limit::{Allowance, Frequency, Period, SourceLimit},
+    quic::QuicIds,
+    service::{
+        AdminState, Check, CheckKind, DEFAULT_SLOTS, DEFAULT_WEIGHT, Desired, MAX_WEIGHT, SLOTS_RANGE,
+        Settings, Via, XdpMode,
+    },
+    source::Files,
 };
+
+/// With every file that is named there, and one prefix in each.
+fn files_for(text: &str) -> Files {
+    files_named(text).into_iter().map(|name| (name, Ok("203.0.113.0/24\n".into()))).collect()
+}
+
+fn parse(text: &str) -> Result<Desired, ConfigErrors> {
+    parse_with(text, &files_for(text))
+}
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -66,8 +82,26 @@ fn the_example_is_valid_and_means_what_it_says() {
         "www 192.0.2.10 tcp/80,tcp/443 -> web",
         "www6 2001:db8::10 tcp/80,tcp/443 -> web",
         "sip 192.0.2.11 udp/5060,udp/6970-6999 -> voice",
+        "h3 192.0.2.12 udp/443 -> h3",
+        "rtsp 192.0.2.12 tcp/554,udp/6970-6999 -> web",
+        "rest 192.0.2.0/28 tcp/*,udp/* -> web",
     ];
     assert_eq!(services, expected);
+    assert_eq!(web.backends.iter().map(|b| b.vlan).collect::<Vec<_>>(), [None, None, Some(100)]);
+    let ids: Vec<_> = desired.pools[2].backends.iter().map(|b| b.server_id.unwrap().to_string()).collect();
+    assert_eq!(ids, ["0x2a01", "0x2a02"]);
+    let [.., h3, rtsp, rest] = &desired.services[..] else { panic!("six services") };
+    assert_eq!(h3.quic, Some(QuicIds { server_id_length: 2, config_bits: 3, config: 0 }));
+    assert_eq!((rtsp.affinity, rest.affinity), (Some(24), None));
+    let per_second = |count, burst| Allowance { rate: Frequency { count, per: Period::Second }, burst };
+    let limit = SourceLimit {
+        prefix: 24,
+        packets: Some(per_second(10_000, 20_000)),
+        connections: Some(per_second(100, 200)),
+    };
+    assert_eq!((rest.acl.as_ref().unwrap().as_str(), rest.limit), ("friends", Some(limit)));
+    let friends = desired.acl(rest.acl.as_ref().unwrap()).unwrap();
+    assert_eq!((friends.others, friends.table.entries.len()), (Admission::Deny, 3));
 }
 
 #[test]
@@ -114,7 +148,7 @@ fn every_error_has_its_place_and_its_words() {
             "[lb]\ninterface = [\"eth0\"]\n".into(),
             vec!["2:1: lb: unknown key \"interface\" (did you mean \"interfaces\"?)"],
         ),
-        ("[backend]\n".into(), vec!["1:2: unknown key \"backend\" (known here: lb, pool, service)"]),
+        ("[backend]\n".into(), vec!["1:2: unknown key \"backend\" (known here: lb, pool, service, acl)"]),
         ("lb = 3\n".into(), vec!["1:6: lb: expected a table, found an integer"]),
         (
             "[pool]\nname = \"web\"\n".into(),
@@ -454,7 +488,7 @@ fn the_reference_and_the_parser_know_the_same_keys() {
 fn the_reference_names_the_defaults_and_ranges_that_hold() {
     let Settings { tunnel_source_v4: (v4, v4_length), tunnel_source_v6: (v6, v6_length), seed, .. } =
         Settings::default();
-    let most_backends = parse::MAX_BACKENDS;
+    let most_backends = super::parse::MAX_BACKENDS;
     let cases = [
         (&keys::LB, "seed", format!("| {seed} |")),
         (&keys::LB, "tunnel_source", format!("| `{v4}/{v4_length}` |")),
@@ -464,8 +498,8 @@ fn the_reference_names_the_defaults_and_ranges_that_hold() {
         (&keys::POOL, "backend", format!("at most {most_backends}")),
         (&keys::BACKEND, "via", format!("| `{}` |", Via::default())),
         (&keys::BACKEND, "weight", format!("| 0 to {MAX_WEIGHT} | {DEFAULT_WEIGHT} |")),
-        (&keys::CHECK, "path", format!("| `{}` |", parse::DEFAULT_PATH)),
-        (&keys::CHECK, "expect", format!("| {} |", parse::DEFAULT_EXPECT)),
+        (&keys::CHECK, "path", format!("| `{}` |", super::parse::DEFAULT_PATH)),
+        (&keys::CHECK, "expect", format!("| {} |", super::parse::DEFAULT_EXPECT)),
         (&keys::CHECK, "interval", format!("| `{}` |", duration_text(Check::INTERVAL))),
         (&keys::CHECK, "timeout", format!("| `{}`,", duration_text(Check::TIMEOUT))),
         (&keys::CHECK, "rise", format!("| {} |", Check::RISE)),

@@ -4,6 +4,7 @@ use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
 
 use super::error::{AddressProblem, Problem};
 use crate::model::{
+    limit::{Frequency, Period},
     prefix::{BadPrefix, Prefix},
     service::{Ports, Protocol, SLOTS_RANGE, ServicePort},
 };
@@ -133,6 +134,46 @@ pub(super) fn vip(text: &str) -> Result<Prefix, Problem> {
     let prefix = within(text.parse(), lengths, bad)?;
     unicast(prefix.address())?;
     Ok(prefix)
+}
+
+/// Clients: a prefix of any length, or an address.
+pub(super) fn client_prefix(text: &str) -> Result<Prefix, Problem> {
+    let prefix: Prefix = text.parse()?;
+    match prefix.address() {
+        IpAddr::V6(v6) if prefix.length() >= 96 => match v6.to_ipv4_mapped() {
+            Some(v4) => Err(AddressProblem::Mapped(v4).into()),
+            None => Ok(prefix),
+        },
+        IpAddr::V4(_) | IpAddr::V6(_) => Ok(prefix),
+    }
+}
+
+/// `source`, `source/24`: how many bits of a client's address choose its backend.
+pub(super) fn affinity(text: &str, is_v4: bool) -> Result<u8, Problem> {
+    let longest = if is_v4 { 32 } else { 128 };
+    let bad = || Problem::BadAffinity(text.to_owned());
+    let Some(length) = text.strip_prefix("source").ok_or_else(bad)?.strip_prefix('/') else {
+        return if text == "source" { Ok(longest) } else { Err(bad()) };
+    };
+    let digits = (1..=3).contains(&length.len()) && length.bytes().all(|b| b.is_ascii_digit());
+    let length: i64 = length.parse().ok().filter(|_| digits).ok_or_else(bad)?;
+    let in_range = u8::try_from(length).ok().filter(|length| (1..=longest).contains(length));
+    in_range.ok_or(Problem::OutOfRange { value: length, min: 1, max: longest.into() })
+}
+
+/// `10000/s`, `30/m`.
+pub(super) fn frequency(text: &str) -> Result<Frequency, Problem> {
+    let bad = || Problem::BadFrequency(text.to_owned());
+    let (count, unit) = text.split_once('/').ok_or_else(bad)?;
+    let per = match unit {
+        "s" => Period::Second,
+        "m" => Period::Minute,
+        _ => return Err(bad()),
+    };
+    let digits = !count.is_empty() && count.bytes().all(|b| b.is_ascii_digit());
+    let count = if digits { count.parse().ok() } else { None }.filter(|&count| count > 0).ok_or_else(bad)?;
+    let rate = Frequency { count, per };
+    if rate.is_in_range() { Ok(rate) } else { Err(Problem::FrequencyOutOfRange { rate }) }
 }
 
 /// A prefix whose length is in range.

@@ -11,6 +11,7 @@ use crate::{
         next_hop::{NextHop, Unreachable},
         plan::Change,
         probe::{BackendId, ProbeOutcome, ProbeSpec},
+        source::Source,
         traffic::Counters,
         transition::FlowReading,
     },
@@ -35,8 +36,8 @@ pub struct Identity {
 /// Something that happened outside.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The configuration file was read, at start or because it changed.
-    ConfigText(String),
+    /// The configuration was read, at start or because a file changed.
+    ConfigText(Source),
     /// It could not be read.
     ConfigUnreadable(String),
     /// [`Action::WriteConfig`] was carried out.

@@ -6,7 +6,7 @@ use super::{Action, Controller, Level, Token, Writing};
 use crate::{
     api::{Done, Edit, Refusal, RefusalKind, Request, Response},
     config,
-    model::service::Desired,
+    model::{service::Desired, source::Source},
 };
 
 impl Controller {
@@ -23,7 +23,11 @@ impl Controller {
             Request::Services(Some(name)) => found(
                 "service",
                 &name,
-                self.service_views(now).into_iter().find(|view| view.name == name).map(Response::Service),
+                self.service_views(now)
+                    .into_iter()
+                    .find(|view| view.name == name)
+                    .map(Box::new)
+                    .map(Response::Service),
             ),
             Request::Pools(None) => Response::Pools(self.pool_views(now)),
             Request::Pools(Some(name)) => found(
@@ -37,9 +41,9 @@ impl Controller {
                 Response::Flows(self.desired.pools.iter().map(|pool| self.flows_view(pool)).collect())
             }
             Request::Edit(edit) => match self.edit(&edit) {
-                Ok((text, desired)) => {
-                    let (before, after) = (self.config_text.clone(), text.clone());
-                    self.writing = Some(Writing { token, text, desired, said: describe(&edit) });
+                Ok((source, desired)) => {
+                    let (before, after) = (self.source.text.clone(), source.text.clone());
+                    self.writing = Some(Writing { token, source, desired, said: describe(&edit) });
                     actions.push(Action::WriteConfig { token, before, after });
                     return;
                 }
@@ -49,8 +53,8 @@ impl Controller {
         actions.push(Action::Reply { token, response });
     }
 
-    /// The text after the edit, and what it asks for.
-    fn edit(&self, edit: &Edit) -> Result<(String, Desired), Refusal> {
+    /// The configuration after the edit, and what it asks for.
+    fn edit(&self, edit: &Edit) -> Result<(Source, Desired), Refusal> {
         if self.writing.is_some() {
             return Err(refusal(
                 RefusalKind::Conflict,
@@ -65,9 +69,10 @@ impl Controller {
             errors.extend(self.config.errors.iter().cloned());
             return Err(Refusal { kind: RefusalKind::Conflict, errors });
         }
-        let text = config::edit(&self.config_text, edit)?;
-        let desired = self.accept(&text).map_err(|errors| Refusal { kind: RefusalKind::Failed, errors })?;
-        Ok((text, desired))
+        let text = config::edit(&self.source, edit)?;
+        let source = Source { text, files: self.source.files.clone() };
+        let desired = self.accept(&source).map_err(|errors| Refusal { kind: RefusalKind::Failed, errors })?;
+        Ok((source, desired))
     }
 
     /// The file was written, or not: only now does the edit take effect.
@@ -78,14 +83,14 @@ impl Controller {
         result: Result<(), String>,
         actions: &mut Vec<Action>,
     ) {
-        let Some(Writing { text, desired, said, .. }) =
+        let Some(Writing { source, desired, said, .. }) =
             self.writing.take_if(|writing| writing.token == token)
         else {
             return;
         };
         let response = match result {
             Ok(()) => {
-                self.adopt(now, text, desired, actions);
+                self.adopt(now, source, desired, actions);
                 actions.push(Action::Log(Level::Info, format!("edited: {said}")));
                 Response::Done(Done { generation: self.config.generation, message: said })
             }

@@ -10,11 +10,13 @@ use super::{
 };
 use crate::{
     api::{
-        BackendStats, BackendView, HealthView, PoolView, ReasonStats, ServiceStats, ServiceView, State,
-        Stats, Status, Traffic,
+        AllowanceView, BackendStats, BackendView, HealthView, LimitView, PolicyView, PoolView, QuicView,
+        ReasonStats, ServiceStats, ServiceView, State, Stats, Status, Traffic,
     },
     model::{
+        limit::{Allowance, SourceLimit},
         probe::BackendId,
+        quic::QuicIds,
         service::{Backend, Name, Pool, Service},
         traffic,
     },
@@ -50,6 +52,7 @@ impl Controller {
             vip: service.vip.to_string(),
             ports: service.ports.iter().map(ToString::to_string).collect(),
             pool: service.pool.to_string(),
+            policy: policy(service),
             state: if up { State::Up } else { State::Down },
             traffic: shown(self.sums.of(&Sum::Service(service.name.clone()))),
             backends,
@@ -94,6 +97,8 @@ impl Controller {
                 share_percent: if table == 0 { 0.0 } else { 100.0 * f64::from(slots) / f64::from(table) },
                 mac: hop.map(|hop| mac_text(hop.destination)),
                 interface: hop.map(|hop| hop.interface_name.clone()),
+                vlan: backend.vlan,
+                server_id: backend.server_id.map(|id| id.to_string()),
                 traffic: shown(traffic),
             })
         };
@@ -183,6 +188,28 @@ impl Controller {
     fn check_line(&self, pool: &Pool) -> Option<String> {
         let target: Option<SocketAddr> = self.probe_target(pool);
         pool.check.as_ref().map(|check| describe(&check.kind, target))
+    }
+}
+
+fn policy(service: &Service) -> PolicyView {
+    let allowance =
+        |allowed: Allowance| AllowanceView { rate: allowed.rate.to_string(), burst: allowed.burst };
+    PolicyView {
+        tracking_tcp: service.flows.tcp,
+        tracking_other: service.flows.udp,
+        echo: service.echo,
+        affinity: service.affinity.map(|bits| format!("source/{bits}")),
+        quic: service.quic.map(|QuicIds { server_id_length, config_bits, config }| QuicView {
+            server_id_length,
+            config_bits,
+            config,
+        }),
+        acl: service.acl.as_ref().map(ToString::to_string),
+        limit: service.limit.map(|SourceLimit { prefix, packets, connections }| LimitView {
+            prefix,
+            packets: packets.map(allowance),
+            connections: connections.map(allowance),
+        }),
     }
 }
 

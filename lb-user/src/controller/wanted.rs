@@ -1,8 +1,13 @@
 //! What should be: the tables and the probes that follow from the configuration, health and next hops.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
-use lb_common::abi::{self, Features, PROBE_MARK, Port, Quic, Rate, ServiceKey};
+use lb_common::abi::{self, Admission, Features, PROBE_MARK, Port, Rate, ServiceKey};
 
 use super::{
     Controller,
@@ -14,9 +19,11 @@ use crate::{
     model::{
         keys::Keys,
         layout,
+        limit::Allowance,
         next_hop::NextHop,
         plan::{HopTarget, MemberTarget, Outer, PoolTarget, ServiceTarget, Target},
         probe::{BackendId, ProbeSpec},
+        quic::{QuicIds, ServerId},
         service::{AdminState, Backend, Desired, Name, Pool, Ports, Service, ServicePort, Tracking, Via},
         transition::{idle_ticks, ticks},
     },
@@ -48,7 +55,7 @@ impl Controller {
             fragment_idle: ticks(FRAGMENT_IDLE, self.identity.ticks_per_second),
             gue_port: 6080,
             prefixes,
-            lists: Vec::new(),
+            lists: desired.acls.iter().map(|acl| Arc::clone(&acl.table)).collect(),
             features: features(desired),
         }
     }
@@ -58,19 +65,29 @@ impl Controller {
         let is_first = of_vip.next().is_some_and(|first| first.name == service.name);
         let echo = service.echo || is_first && of_vip.any(|other| other.echo);
         let tracking = abi::Tracking::bits(service.flows.tcp.into(), service.flows.udp.into());
+        let acl = service.acl.as_ref().and_then(|name| desired.acl(name));
+        let denies_others = acl.is_some_and(|acl| acl.others == Admission::Deny);
+        // The tables count the bits of both families in the same 128.
+        let prefix = |length: u8| length + if service.vip.address().is_ipv4() { 96 } else { 0 };
+        let rate = |allowed: Option<Allowance>| {
+            allowed.map_or(Rate::default(), |allowed| allowed.to_rate(self.identity.ticks_per_second))
+        };
+        let limit = service.limit.as_ref();
         ServiceTarget {
             name: service.name.clone(),
             keys,
             pool: service.pool.clone(),
-            flags: tracking | if echo { abi::Service::ECHO } else { 0 },
+            flags: tracking
+                | if echo { abi::Service::ECHO } else { 0 }
+                | if denies_others { abi::Service::DENY_OTHERS } else { 0 },
             tcp_idle: idle_ticks(service.flows.idle, self.identity.ticks_per_second),
             udp_idle: idle_ticks(service.flows.udp_idle, self.identity.ticks_per_second),
-            affinity: 0,
-            quic: Quic::default(),
-            list: None,
-            limited: 0,
-            packets: Rate::default(),
-            flows: Rate::default(),
+            affinity: service.affinity.map_or(0, prefix),
+            quic: service.quic.map_or(abi::Quic::default(), QuicIds::to_abi),
+            list: service.acl.clone(),
+            limited: limit.map_or(0, |limit| prefix(limit.prefix)),
+            packets: rate(limit.and_then(|limit| limit.packets)),
+            flows: rate(limit.and_then(|limit| limit.connections)),
         }
     }
 
@@ -79,25 +96,29 @@ impl Controller {
             let next_hop = self.next_hops.get(&backend.address);
             let known = self.members.get(&BackendId::new(pool, backend));
             let state = known.map(|member| state_of(backend, &member.health, next_hop));
-            let hop = usable(backend, next_hop).ok().map(hop_target);
+            let hop = usable(backend, next_hop).ok().map(|hop| hop_target(backend, hop));
             let keeps = known.is_some_and(|member| serves(pool, backend, member));
             MemberTarget {
                 address: backend.address,
                 tunnelled: backend.via == Via::Ipip,
                 weight: if state == Some(State::Up) { u32::from(backend.weight) } else { 0 },
                 keeps: keeps && hop.is_some(),
-                server_id: None,
+                server_id: backend.server_id.map(ServerId::key),
                 hop,
             }
         };
+        // Who has a server ID now comes before who had it.
+        let mut taken: BTreeSet<ServerId> =
+            pool.backends.iter().filter_map(|backend| backend.server_id).collect();
         let leaving = leaving.iter().map(|backend| {
-            let hop = usable(backend, self.next_hops.get(&backend.address)).ok().map(hop_target);
+            let hop = usable(backend, self.next_hops.get(&backend.address)).ok();
+            let hop = hop.map(|hop| hop_target(backend, hop));
             MemberTarget {
                 address: backend.address,
                 tunnelled: backend.via == Via::Ipip,
                 weight: 0,
                 keeps: hop.is_some(),
-                server_id: None,
+                server_id: backend.server_id.filter(|id| taken.insert(*id)).map(ServerId::key),
                 hop,
             }
         });
@@ -167,12 +188,20 @@ pub fn features(desired: &Desired) -> Features {
 
 fn needs(service: &Service) -> Features {
     let any_port = service.ports.iter().any(|port| port.ports == Ports::Any);
-    let uses = [(Features::ANY_PORT, any_port), (Features::PREFIX_VIP, !service.vip.is_host())];
+    let uses = [
+        (Features::ANY_PORT, any_port),
+        (Features::PREFIX_VIP, !service.vip.is_host()),
+        (Features::AFFINITY, service.affinity.is_some()),
+        (Features::QUIC, service.quic.is_some()),
+        (Features::ACL, service.acl.is_some()),
+        (Features::LIMITS, service.limit.is_some()),
+    ];
     uses.into_iter().filter(|(_, used)| *used).fold(Features::NONE, |all, (feature, _)| all.with(feature))
 }
 
-fn hop_target(hop: &NextHop) -> HopTarget {
-    let port = Port { ifindex: hop.interface, vlan: 0 };
+fn hop_target(backend: &Backend, hop: &NextHop) -> HopTarget {
+    let vlan = backend.vlan.map_or(0, |vlan| Port::TAGGED | u32::from(vlan));
+    let port = Port { ifindex: hop.interface, vlan };
     HopTarget { port, source: hop.source, destination: hop.destination, mtu: hop.mtu }
 }
 

@@ -1,4 +1,5 @@
-//! The configuration file on disk: read, replaced as a whole, and watched. Its text is not looked into here.
+//! The configuration file on disk, and the files that it names: read, replaced as a whole, and watched. Texts are not
+//! looked into here; which files one names, someone else knows.
 
 use std::{
     collections::BTreeSet,
@@ -16,6 +17,8 @@ use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
 };
+
+use crate::model::source::Source;
 
 /// Larger files are refused unread: a configuration of every service `lb` can hold is smaller.
 const MAX_BYTES: u64 = 64 << 20;
@@ -36,15 +39,19 @@ const MAX_LINKS: usize = 40;
 #[derive(Clone, Debug)]
 pub struct ConfigFile {
     path: PathBuf,
+    named: FilesNamed,
     /// What was last read, written or reported; `None` if it could not be read. What equals it is no news.
-    known: Arc<Mutex<Option<String>>>,
+    known: Arc<Mutex<Option<Source>>>,
 }
+
+/// The files that a text names, as it writes them.
+pub type FilesNamed = fn(&str) -> BTreeSet<String>;
 
 /// What happened to the file.
 #[derive(Debug)]
 pub enum ConfigFileEvent {
-    /// It has another text than before, or can be read again.
-    Changed(String),
+    /// It has another text than before, or can be read again; or a file has that it names.
+    Changed(Source),
     /// It cannot be read any more. Reported once, until it can.
     Unreadable(ConfigFileError),
 }
@@ -101,10 +108,23 @@ pub enum ConfigFileError {
     },
 }
 
+impl ConfigFileError {
+    /// The reason, for those who know the file.
+    fn why(&self) -> String {
+        match self {
+            Self::Read { error, .. } | Self::Write { error, .. } => error.to_string(),
+            Self::NotText { valid_up_to, .. } => format!("it is not UTF-8 text (byte {valid_up_to})"),
+            Self::TooLarge { .. } => format!("it is larger than {MAX_BYTES} bytes"),
+            Self::ChangedMeanwhile { .. } => "it was changed in the meantime".to_owned(),
+            Self::Watch { error, .. } => error.to_string(),
+        }
+    }
+}
+
 impl ConfigFile {
     /// The file at a path, which may be a symbolic link and need not exist yet.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), known: Arc::default() }
+    pub fn new(path: impl Into<PathBuf>, named: FilesNamed) -> Self {
+        Self { path: path.into(), named, known: Arc::default() }
     }
 
     /// Its path, as given.
@@ -112,15 +132,16 @@ impl ConfigFile {
         &self.path
     }
 
-    /// Reads it. The watcher does not report the same text again.
+    /// Reads it, and the files that it names. The watcher does not report the same texts again.
     ///
     /// # Errors
     /// If it cannot be read, or is no text.
-    pub async fn read(&self) -> Result<String, ConfigFileError> {
-        self.alone(|path, known| {
-            let text = read(path);
-            *known = text.as_ref().ok().cloned();
-            text
+    pub async fn read(&self) -> Result<Source, ConfigFileError> {
+        let named = self.named;
+        self.alone(move |path, known| {
+            let source = read(path, named);
+            *known = source.as_ref().ok().cloned();
+            source
         })
         .await
     }
@@ -133,11 +154,13 @@ impl ConfigFile {
     pub async fn replace(&self, base: &str, text: &str) -> Result<(), ConfigFileError> {
         let (base, text) = (base.to_owned(), text.to_owned());
         self.alone(move |path, known| {
-            if read(path)? != base {
+            if read_text(path)? != base {
                 return Err(ConfigFileError::ChangedMeanwhile { path: path.to_owned() });
             }
             replace(path, &text).map_err(|error| ConfigFileError::Write { path: path.to_owned(), error })?;
-            *known = Some(text);
+            // What the files held when they were last told of: a change of theirs is still news.
+            let files = known.take().unwrap_or_default().files;
+            *known = Some(Source { text, files });
             Ok(())
         })
         .await
@@ -163,10 +186,12 @@ impl ConfigFile {
         loop {
             // Watch first, then look: what changes in between wakes us again.
             let all_watched = self.follow(&mut watcher, &mut watched);
-            if let Some(event) = self.news().await
-                && events.send(event).await.is_err()
-            {
-                return Ok(());
+            if let Some(event) = self.news().await {
+                if events.send(event).await.is_err() {
+                    return Ok(());
+                }
+                // It may name other files now.
+                woken.notify_one();
             }
             tokio::select! {
                 () = events.closed() => return Ok(()),
@@ -182,10 +207,18 @@ impl ConfigFile {
         }
     }
 
-    /// Watches every directory in which a link on the way to the file, or the file, stands. Whether all
-    /// could be.
+    /// The files that the text last known names.
+    fn files_known(&self) -> Vec<String> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().flat_map(|source| source.files.keys().cloned()).collect()
+    }
+
+    /// Watches every directory in which a link on the way to the file, or to one that it names, or the file itself,
+    /// stands. Whether all could be.
     fn follow(&self, watcher: &mut notify::RecommendedWatcher, watched: &mut BTreeSet<PathBuf>) -> bool {
-        let wanted = directories(&self.path);
+        let files = self.files_known().into_iter().map(|name| path_of(&self.path, &name));
+        let wanted: BTreeSet<PathBuf> =
+            files.chain([self.path.clone()]).flat_map(|path| directories(&path)).collect();
         for directory in watched.iter().filter(|directory| !wanted.contains(*directory)) {
             drop(watcher.unwatch(directory));
         }
@@ -211,10 +244,12 @@ impl ConfigFile {
         let mut last = None;
         loop {
             let is_late = Instant::now() >= end;
-            match self.alone(move |path, known| look(path, known, last.as_ref(), is_late)).await {
+            let named = self.named;
+            match self.alone(move |path, known| look(read(path, named), known, last.as_ref(), is_late)).await
+            {
                 Look::AsKnown => return None,
                 Look::News(event) => return Some(event),
-                Look::Unsettled(text) => last = Some(text),
+                Look::Unsettled(source) => last = Some(source),
             }
             tokio::time::sleep(QUIET).await;
         }
@@ -224,7 +259,7 @@ impl ConfigFile {
     /// a replacement of ours, which takes long on a busy disk, comes before or after, but never in between.
     async fn alone<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Path, &mut Option<String>) -> T + Send + 'static,
+        work: impl FnOnce(&Path, &mut Option<Source>) -> T + Send + 'static,
     ) -> T {
         let (path, known) = (self.path.clone(), Arc::clone(&self.known));
         let work = move || work(&path, &mut known.lock().unwrap_or_else(PoisonError::into_inner));
@@ -241,28 +276,36 @@ enum Look {
     /// Nothing new.
     AsKnown,
     /// Something new that may still be being written; `None` if it cannot be read.
-    Unsettled(Option<String>),
+    Unsettled(Option<Source>),
     /// Something new, known from now on.
     News(ConfigFileEvent),
 }
 
-/// Compares the file with what is known, and with what the look before found.
-fn look(path: &Path, known: &mut Option<String>, last: Option<&Option<String>>, is_late: bool) -> Look {
-    let found = read(path);
-    let text = found.as_ref().ok().cloned();
-    if text == *known {
+/// Compares what was found with what is known, and with what the look before found.
+fn look(
+    found: Result<Source, ConfigFileError>,
+    known: &mut Option<Source>,
+    last: Option<&Option<Source>>,
+    is_late: bool,
+) -> Look {
+    let source = found.as_ref().ok().cloned();
+    if source == *known {
         return Look::AsKnown;
     }
-    let is_empty = text.as_ref().is_some_and(|text| text.trim().is_empty());
-    let is_settled = last == Some(&text) && !is_empty;
+    let is_settled = last == Some(&source) && !source.as_ref().is_some_and(has_empty_file);
     if !is_settled && !is_late {
-        return Look::Unsettled(text);
+        return Look::Unsettled(source);
     }
-    known.clone_from(&text);
+    known.clone_from(&source);
     Look::News(match found {
-        Ok(text) => ConfigFileEvent::Changed(text),
+        Ok(source) => ConfigFileEvent::Changed(source),
         Err(error) => ConfigFileEvent::Unreadable(error),
     })
+}
+
+fn has_empty_file(source: &Source) -> bool {
+    let mut texts = source.files.values().filter_map(|file| file.as_deref().ok());
+    source.text.trim().is_empty() || texts.any(|text| text.trim().is_empty())
 }
 
 /// Whether something may have been changed, not only looked at.
@@ -270,7 +313,26 @@ fn is_change(kind: EventKind) -> bool {
     !matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
 }
 
-fn read(path: &Path) -> Result<String, ConfigFileError> {
+/// Reads a configuration and the files that it names. A file's name is relative to the configuration's directory.
+///
+/// # Errors
+/// If the configuration itself cannot be read, or is no text. Of the others the source says so.
+pub fn read(path: &Path, named: FilesNamed) -> Result<Source, ConfigFileError> {
+    let text = read_text(path)?;
+    let read_named = |name: String| {
+        let text = read_text(&path_of(path, &name)).map(Arc::from).map_err(|error| error.why());
+        (name, text)
+    };
+    let files = named(&text).into_iter().map(read_named).collect();
+    Ok(Source { text, files })
+}
+
+/// Where a file is that a configuration names.
+fn path_of(configuration: &Path, name: &str) -> PathBuf {
+    configuration.parent().unwrap_or(Path::new("")).join(name)
+}
+
+fn read_text(path: &Path) -> Result<String, ConfigFileError> {
     let failed = |error| ConfigFileError::Read { path: path.to_owned(), error };
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(failed)?;

@@ -133,6 +133,10 @@ mod tests {
                 pool: Name::new("p").unwrap(),
                 flows: FlowPolicy::default(),
                 echo: true,
+                affinity: None,
+                quic: None,
+                acl: None,
+                limit: None,
             }
         };
         Desired { services: services.iter().enumerate().map(service).collect(), ..Desired::default() }

@@ -12,7 +12,10 @@ use lb_common::{
 };
 
 pub use self::flows::{Flows, MemoryBucket};
-use super::plan::Change;
+use super::{
+    layout::Full,
+    plan::{Change, Target},
+};
 
 mod flows;
 
@@ -70,6 +73,21 @@ impl Memory {
     /// Everything may be done at any rate.
     pub const fn unlimited() -> [Cell<u32>; Window::COUNT as usize] {
         [const { Cell::new(u32::MAX) }; Window::COUNT as usize]
+    }
+
+    /// Whether there is room for a target's prefixes beside those that are there: a list that changed replaces the old
+    /// one only when it stands whole.
+    ///
+    /// # Errors
+    /// [`Full`]
+    pub fn room_for_prefixes(&self, target: &Target) -> Result<(), Full> {
+        let needed =
+            target.lists.iter().map(|list| list.entries.len()).sum::<usize>() + target.prefixes.len();
+        let capacity = self.limits.prefixes;
+        if needed + self.prefixes.len() <= capacity as usize {
+            return Ok(());
+        }
+        Err(Full { what: "prefixes", needed: u32::try_from(needed).unwrap_or(u32::MAX), capacity })
     }
 
     /// Carries out one change.

@@ -2,17 +2,21 @@
 //!
 //! No I/O, no clock, no randomness, no async, no sockets, no BPF library.
 
+pub mod acl;
 pub mod health;
 pub mod index;
 pub mod keys;
 pub mod layout;
+pub mod limit;
 pub mod maglev;
 pub mod memory;
 pub mod next_hop;
 pub mod plan;
 pub mod prefix;
 pub mod probe;
+pub mod quic;
 pub mod service;
 pub mod simulate;
+pub mod source;
 pub mod traffic;
 pub mod transition;

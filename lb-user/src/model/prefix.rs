@@ -1,6 +1,10 @@
 //! Prefixes of addresses: of VIPs and of clients. A single address is the longest of them.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    str::FromStr,
+};
 
 use lb_common::addr::Addr;
 
@@ -38,6 +42,9 @@ pub enum BadPrefix {
 }
 
 impl Prefix {
+    /// All of IPv4.
+    pub const EVERY_V4: Self = Self { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), length: 0 };
+
     /// A single address.
     pub const fn host(address: IpAddr) -> Self {
         Self { address, length: longest(address) }

@@ -9,7 +9,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::prefix::Prefix;
+use super::{
+    acl::AccessList,
+    limit::SourceLimit,
+    prefix::Prefix,
+    quic::{QuicIds, ServerId},
+};
 
 /// Name of a pool, backend or service: 1 to 63 of `a-z A-Z 0-9 - _ .`, not starting with `-` or `.`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -66,12 +71,19 @@ pub struct Desired {
     pub pools: Vec<Pool>,
     /// Services, in the order of the file.
     pub services: Vec<Service>,
+    /// Access lists, in the order of the file.
+    pub acls: Vec<AccessList>,
 }
 
 impl Desired {
     /// The pool of that name.
     pub fn pool(&self, name: &Name) -> Option<&Pool> {
         self.pools.iter().find(|pool| pool.name == *name)
+    }
+
+    /// The access list of that name.
+    pub fn acl(&self, name: &Name) -> Option<&AccessList> {
+        self.acls.iter().find(|acl| acl.name() == name)
     }
 
     /// The services of a pool, in the order of the file. The first one's VIP and port are where the pool is probed.
@@ -174,7 +186,14 @@ pub struct Backend {
     pub weight: u16,
     /// What the operator said about it.
     pub state: AdminState,
+    /// The VLAN tag of packets to it, 1 to [`MAX_VLAN`]; without one, tags stay as they came.
+    pub vlan: Option<u16>,
+    /// What QUIC connection IDs name it by.
+    pub server_id: Option<ServerId>,
 }
+
+/// The largest VLAN ID (IEEE 802.1Q: 4095 is reserved).
+pub const MAX_VLAN: u16 = 4094;
 
 /// Weight of a backend that names none.
 pub const DEFAULT_WEIGHT: u16 = 100;
@@ -274,6 +293,15 @@ pub struct Service {
     pub flows: FlowPolicy,
     /// Whether echo requests to the VIP are answered. A VIP of several services answers if one of them wants it to.
     pub echo: bool,
+    /// Bits of the client's address that choose the backend, for all ports alike: 1 to 32 for a VIP of IPv4, to 128 for
+    /// one of IPv6. Without, the whole flow does.
+    pub affinity: Option<u8>,
+    /// How QUIC connection IDs name its backends, if they do.
+    pub quic: Option<QuicIds>,
+    /// Name of the access list that clients are held against, which exists.
+    pub acl: Option<Name>,
+    /// How much may come from one source.
+    pub limit: Option<SourceLimit>,
 }
 
 /// Which flows of a service are remembered, and for how long.
@@ -311,6 +339,16 @@ pub enum Tracking {
     Always,
     /// Not at all: for services whose flows are one packet, as DNS.
     Never,
+}
+
+impl fmt::Display for Tracking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Transition => "transition",
+            Self::Always => "always",
+            Self::Never => "never",
+        })
+    }
 }
 
 /// A transport protocol.

@@ -99,6 +99,7 @@ fn service() -> ServiceView {
         vip: "192.0.2.10".parse().expect("an address"),
         ports: vec!["tcp/80".to_owned()],
         pool: "web".to_owned(),
+        policy: PolicyView::default(),
         state: State::Up,
         traffic: Traffic { packets: u64::MAX, bytes: 1, packets_per_second: 0.1, bytes_per_second: 1e9 },
         backends: Vec::new(),
@@ -160,7 +161,7 @@ pub(crate) fn answer(request: &Request) -> Response {
     match request {
         Request::Status => Response::Status(Box::new(status())),
         Request::Services(None) => Response::Services(vec![service()]),
-        Request::Services(Some(_)) => Response::Service(service()),
+        Request::Services(Some(_)) => Response::Service(Box::new(service())),
         Request::Pools(None) => Response::Pools(vec![pool()]),
         Request::Pools(Some(_)) => Response::Pool(pool()),
         Request::Health => Response::Health(vec![health()]),

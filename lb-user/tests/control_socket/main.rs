@@ -43,6 +43,8 @@ fn requests() -> Vec<Request> {
                 vip: "192.0.2.1".to_owned(),
                 ports: vec!["tcp/80".to_owned()],
                 pool: pool(),
+                affinity: Some("source".to_owned()),
+                ..ServiceSpec::default()
             }),
             Edit::SetService {
                 name: name(),

@@ -23,6 +23,8 @@ fn backend(name: &str, address: &str, state: State, reason: &str) -> BackendView
         share_percent: 0.0,
         mac: None,
         interface: None,
+        vlan: None,
+        server_id: None,
         traffic: Traffic::default(),
     }
 }
@@ -64,6 +66,7 @@ fn www() -> ServiceView {
         vip: "192.0.2.10".parse().expect("an address"),
         ports: ["tcp/80", "tcp/443", "udp/443", "udp/6970-6999"].map(str::to_owned).to_vec(),
         pool: "web".to_owned(),
+        policy: PolicyView::default(),
         state: State::Up,
         traffic: traffic(10_800_000_000, 3_825_000_000_000, 1.8e6, 637.5e6),
         backends: backends_of_web(),
@@ -77,6 +80,7 @@ fn empty() -> ServiceView {
         vip: "2001:db8::53".parse().expect("an address"),
         ports: vec!["udp/53".to_owned()],
         pool: "dns".to_owned(),
+        policy: PolicyView::default(),
         state: State::Down,
         traffic: Traffic::default(),
         backends: Vec::new(),
@@ -304,7 +308,7 @@ fn a_service_shows_what_it_refused() {
         ..www()
     };
     shows(
-        &Response::Service(view),
+        &Response::Service(Box::new(view)),
         "\
 www 192.0.2.10 tcp/80,443,udp/443,6970-6999  UP 0/0  pool web  1.8 Mpps  5.1 Gbit/s
   -> none: lb backend add web NAME ADDRESS

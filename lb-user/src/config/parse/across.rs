@@ -11,10 +11,11 @@ use super::{
         keys::nearest,
         reader::{Node, Placed},
     },
-    BackendDraft, PoolDraft, ServiceDraft,
+    BackendDraft, ListDraft, PoolDraft, ServiceDraft,
 };
 use crate::model::{
     prefix::Prefix,
+    quic::ServerId,
     service::{Name, Ports, Protocol, ServicePort},
 };
 
@@ -130,6 +131,68 @@ pub(super) fn pools_exist(services: &[ServiceDraft<'_>], pools: &[PoolDraft<'_>]
             suggestion: nearest(&pool.value, names.iter().copied()).map(str::to_owned),
         };
         service.node.report.add(pool.at, &service.node.path, problem);
+    }
+}
+
+pub(super) fn lists_exist(services: &[ServiceDraft<'_>], lists: &[ListDraft<'_>]) {
+    let names: HashSet<&str> =
+        lists.iter().filter_map(|list| list.name.as_ref()).map(|name| name.value.as_str()).collect();
+    for service in services {
+        let Some(acl) = service.acl.as_ref().filter(|acl| !names.contains(acl.value.as_str())) else {
+            continue;
+        };
+        let problem = Problem::NoSuchList {
+            name: acl.value.escape_debug().to_string(),
+            suggestion: nearest(&acl.value, names.iter().copied()).map(str::to_owned),
+        };
+        service.node.report.add(acl.at, &service.node.path_of("acl"), problem);
+    }
+}
+
+/// Where a service finds backends by server IDs, each backend of its pool has one of its own, of the right length.
+pub(super) fn server_ids_fit(services: &[ServiceDraft<'_>], pools: &[PoolDraft<'_>]) {
+    for pool in pools {
+        let mut seen: HashMap<ServerId, (&BackendDraft<'_>, usize)> = HashMap::new();
+        for backend in &pool.backends {
+            let Some(id) = &backend.server_id else { continue };
+            if let Some((other, first)) = seen.get(&id.value) {
+                let problem = Problem::SameServerId { id: id.value, other: other.name() };
+                backend.node.report.add_with(
+                    id.at,
+                    &backend.node.path_of("server_id"),
+                    problem,
+                    Some(*first),
+                );
+            } else {
+                seen.insert(id.value, (backend, id.at));
+            }
+        }
+        let users = services.iter().filter(|service| service.points_at(pool));
+        let mut users = users.filter_map(|service| Some((service, service.quic.as_ref()?)));
+        let Some((service, quic)) = users.next() else { continue };
+        let wanted = quic.value.server_id_length;
+        // A pool's server IDs have one length, or one could be the beginning of another.
+        for (other, its) in users.filter(|(_, its)| its.value.server_id_length != wanted) {
+            let problem = Problem::ServerIdLengths { length: wanted, service: service.name() };
+            other.node.report.add_with(its.at, &other.node.path_of("quic"), problem, Some(quic.at));
+        }
+        for backend in &pool.backends {
+            let (at, path) = (backend.node.at, &backend.node.path);
+            match &backend.server_id {
+                None if backend.node.has("server_id") => {}
+                None => {
+                    let problem = Problem::NoServerId { service: service.name(), length: wanted };
+                    backend.node.report.add_with(at, path, problem, Some(quic.at));
+                }
+                Some(id) if id.value.length() != wanted => {
+                    let problem =
+                        Problem::ServerIdLength { id: id.value, service: service.name(), length: wanted };
+                    let path = backend.node.path_of("server_id");
+                    backend.node.report.add_with(id.at, &path, problem, Some(quic.at));
+                }
+                Some(_) => {}
+            }
+        }
     }
 }
 

@@ -142,7 +142,7 @@ proptest! {
         let mut fresh = World::new();
         fresh.alive.clone_from(&world.alive);
         fresh.ways.clone_from(&world.ways);
-        fresh.configure(&world.controller.config_text.clone());
+        fresh.configure(&world.controller.source.text.clone());
         (0..3).for_each(|_| fresh.probe());
         prop_assert_eq!(served(&world), served(&fresh));
         prop_assert!(world.status().warnings.is_empty());

@@ -22,6 +22,7 @@ use crate::{
         next_hop::{NextHop, Unreachable},
         probe::{BackendId, ProbeFailure, ProbeOutcome, ProbeSpec},
         service::Name,
+        source::{Files, Source},
         transition::FlowReading,
     },
 };
@@ -59,6 +60,8 @@ pub(super) struct World {
     /// Servers whose service answers.
     pub(super) alive: BTreeSet<IpAddr>,
     pub(super) file: String,
+    /// The files that it names.
+    pub(super) files: Files,
     /// Why writing the file fails.
     pub(super) disk_error: Option<String>,
     /// Each plan fails after so many steps.
@@ -98,6 +101,7 @@ impl World {
             probes: BTreeMap::new(),
             alive: BTreeSet::new(),
             file: String::new(),
+            files: Files::new(),
             disk_error: None,
             plan_fails_at: None,
             plans_wait: false,
@@ -208,7 +212,7 @@ impl World {
     /// Somebody saves the file.
     pub(super) fn configure(&mut self, text: &str) {
         text.clone_into(&mut self.file);
-        self.tell(vec![Event::ConfigText(text.to_owned())]);
+        self.tell(vec![Event::ConfigText(Source { text: text.to_owned(), files: self.files.clone() })]);
     }
 
     pub(super) fn way(&mut self, address: &str, way: Way) {

@@ -5,12 +5,20 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use tokio::time::timeout;
 
 use super::*;
+use crate::model::source::Files;
 
 /// A directory, a file in it with the text "one", read once and watched.
 struct Scene {
     directory: tempfile::TempDir,
     file: ConfigFile,
     events: mpsc::Receiver<ConfigFileEvent>,
+    /// The files that the last news told of.
+    files: Files,
+}
+
+/// Each line of such a text that begins with `@` names a file.
+fn named(text: &str) -> BTreeSet<String> {
+    text.lines().filter_map(|line| line.strip_prefix('@')).map(str::to_owned).collect()
 }
 
 impl Scene {
@@ -22,14 +30,14 @@ impl Scene {
     }
 
     async fn of(directory: tempfile::TempDir, path: PathBuf) -> Self {
-        let file = ConfigFile::new(path);
+        let file = ConfigFile::new(path, named);
         file.read().await.unwrap();
         let (sender, events) = mpsc::channel(8);
         let watched = file.clone();
         tokio::spawn(async move { watched.watch(sender).await.unwrap() });
         // Let it set its watches: what happens before is seen by its first look.
         tokio::task::yield_now().await;
-        Self { directory, file, events }
+        Self { directory, file, events, files: Files::new() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -38,7 +46,10 @@ impl Scene {
 
     async fn next(&mut self) -> Option<String> {
         match timeout(Duration::from_secs(30), self.events.recv()).await.expect("an event in time") {
-            Some(ConfigFileEvent::Changed(text)) => Some(text),
+            Some(ConfigFileEvent::Changed(source)) => {
+                self.files = source.files;
+                Some(source.text)
+            }
             Some(ConfigFileEvent::Unreadable(_)) => None,
             None => panic!("the watcher ended"),
         }
@@ -60,7 +71,7 @@ async fn replacing_keeps_mode_owner_and_link_and_is_not_news() {
         chown(&real, Some(12), Some(34)).unwrap();
     }
     symlink("lb.toml", scene.path("link.toml")).unwrap();
-    let link = ConfigFile { path: scene.path("link.toml"), known: Arc::clone(&scene.file.known) };
+    let link = ConfigFile { path: scene.path("link.toml"), named, known: Arc::clone(&scene.file.known) };
 
     link.replace("one", "two").await.unwrap();
 
@@ -83,7 +94,7 @@ async fn a_replacement_that_takes_long_is_not_news() {
         fs::write(path.with_extension("new"), "two").unwrap();
         std::thread::sleep(4 * QUIET);
         fs::rename(path.with_extension("new"), path).unwrap();
-        *known = Some("two".to_owned());
+        *known = Some(Source::of("two"));
     });
     slow.await;
     scene.nothing().await;
@@ -186,10 +197,61 @@ async fn what_is_no_text_is_refused_with_the_reason() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("lb.toml");
     fs::write(&path, b"ab\xff").unwrap();
-    let error = ConfigFile::new(&path).read().await.unwrap_err();
+    let error = ConfigFile::new(&path, named).read().await.unwrap_err();
     assert!(matches!(error, ConfigFileError::NotText { valid_up_to: 2, .. }), "{error}");
-    let error = ConfigFile::new(directory.path().join("none")).read().await.unwrap_err();
+    let error = ConfigFile::new(directory.path().join("none"), named).read().await.unwrap_err();
     assert!(matches!(error, ConfigFileError::Read { .. }), "{error}");
-    let error = ConfigFile::new("/dev/zero").read().await.unwrap_err();
+    let error = ConfigFile::new("/dev/zero", named).read().await.unwrap_err();
     assert!(matches!(error, ConfigFileError::TooLarge { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn files_that_the_text_names_are_read_and_watched_with_it() {
+    let mut scene = Scene::new().await;
+    let away = tempfile::tempdir().unwrap();
+    let list = away.path().join("list.txt");
+    fs::create_dir(scene.path("lists")).unwrap();
+    fs::write(scene.path("lists/near.txt"), "near").unwrap();
+    let text = format!("@lists/near.txt\n@{}\n", list.display());
+    fs::write(scene.path("lb.toml"), &text).unwrap();
+    assert_eq!(scene.next().await, Some(text.clone()));
+    let [far, near] = [list.display().to_string(), "lists/near.txt".to_owned()];
+    assert_eq!(scene.files[&near], Ok("near".into()));
+    assert_eq!(scene.files[&far], Err("No such file or directory (os error 2)".to_owned()));
+
+    for (path, name, content) in
+        [(&list, &far, "far"), (&scene.path("lists/near.txt"), &near, "other"), (&list, &far, "again")]
+    {
+        fs::write(path, content).unwrap();
+        assert_eq!(scene.next().await, Some(text.clone()), "{name}");
+        assert_eq!(scene.files[name], Ok(content.into()));
+    }
+    fs::remove_file(&list).unwrap();
+    assert_eq!(scene.next().await, Some(text.clone()));
+    assert!(scene.files[&far].is_err());
+
+    // Nobody names them any more.
+    fs::write(scene.path("lb.toml"), "two").unwrap();
+    assert_eq!(scene.next().await, Some("two".to_owned()));
+    fs::write(&list, "unread").unwrap();
+    scene.nothing().await;
+}
+
+/// A change of such a file is news also if it happens while the configuration is replaced.
+#[tokio::test]
+async fn a_replacement_hides_no_change_of_a_named_file() {
+    let mut scene = Scene::new().await;
+    fs::write(scene.path("list"), "old").unwrap();
+    fs::write(scene.path("lb.toml"), "@list\n").unwrap();
+    assert_eq!(scene.next().await, Some("@list\n".to_owned()));
+    scene
+        .file
+        .alone({
+            let list = scene.path("list");
+            move |_, _| fs::write(list, "new").unwrap()
+        })
+        .await;
+    scene.file.replace("@list\n", "@list\n# edited\n").await.unwrap();
+    assert_eq!(scene.next().await, Some("@list\n# edited\n".to_owned()));
+    assert_eq!(scene.files["list"], Ok("new".into()));
 }
