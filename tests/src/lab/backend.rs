@@ -53,7 +53,7 @@ impl Backend {
     /// As a pool names it, by its IPv4 address.
     pub fn member(&self) -> Member {
         let via = if self.tunnelled { "ipip" } else { "l2" };
-        Member { name: self.name.clone(), address: self.address4, via, weight: 100 }
+        Member { name: self.name.clone(), address: self.address4, via, weight: 100, server_id: None }
     }
 
     /// As a pool names it, by its IPv6 address.

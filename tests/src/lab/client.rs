@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{Namespace, Tally, echo, interrupt};
 
@@ -51,6 +51,14 @@ impl Ask {
     /// # Errors
     /// As [`Ask::once`].
     pub fn once_from(self, source: u16, vip: IpAddr) -> io::Result<String> {
+        self.once_as(SocketAddr::new(any(vip), source), vip)
+    }
+
+    /// The same from a given address, or the unspecified one, and port, or 0.
+    ///
+    /// # Errors
+    /// As [`Ask::once`].
+    pub fn once_as(self, source: SocketAddr, vip: IpAddr) -> io::Result<String> {
         let target = SocketAddr::new(vip, self.port());
         match self {
             Self::Http => {
@@ -92,13 +100,27 @@ pub fn ask_from(
     sources: impl Iterator<Item = u16> + Send,
     workers: usize,
 ) -> Result<Tally> {
+    ask_as(client, how, vip, sources.map(|port| SocketAddr::new(any(vip), port)), workers)
+}
+
+/// Asks once from each of these addresses and ports.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_as(
+    client: &Namespace,
+    how: Ask,
+    vip: IpAddr,
+    sources: impl Iterator<Item = SocketAddr> + Send,
+    workers: usize,
+) -> Result<Tally> {
     let sources = Mutex::new(sources);
     let take = || sources.lock().expect("no client panicked").next();
     let work = || {
         let mut tally = Tally::default();
         while let Some(source) = take().filter(|_| !interrupt::requested()) {
             let start = Instant::now();
-            tally.count(&how.once_from(source, vip), start.elapsed());
+            tally.count(&how.once_as(source, vip), start.elapsed());
         }
         tally
     };
@@ -121,7 +143,7 @@ pub fn echo_bytes(client: &Namespace, vip: IpAddr, length: usize) -> Result<Stri
     let target = SocketAddr::new(vip, echo::PORT);
     client
         .enter(|| {
-            let mut output = connect(ANY_PORT, target)?;
+            let mut output = connect(anywhere(target), target)?;
             let mut input = BufReader::new(output.try_clone()?);
             let mut name = String::new();
             input.read_line(&mut name)?;
@@ -151,7 +173,7 @@ pub fn download(client: &Namespace, vip: IpAddr) -> Result<usize> {
     client
         .enter(|| {
             let mut received = Vec::new();
-            request(ANY_PORT, target, "/blob")?.read_to_end(&mut received)?;
+            request(anywhere(target), target, "/blob")?.read_to_end(&mut received)?;
             same(&pattern(super::server::BLOB), &received)?;
             anyhow::Ok(received.len())
         })?
@@ -165,8 +187,54 @@ pub fn download(client: &Namespace, vip: IpAddr) -> Result<usize> {
 pub fn echo_datagram(client: &Namespace, vip: IpAddr, length: usize) -> Result<String> {
     let target = SocketAddr::new(vip, echo::PORT);
     client
-        .enter(|| datagram(ANY_PORT, target, &pattern(length)))?
+        .enter(|| datagram(anywhere(target), target, &pattern(length)))?
         .with_context(|| format!("echo of a datagram of {length} bytes through {target}"))
+}
+
+/// Sends a datagram with this payload from a port; gives the name of the backend that returned it.
+///
+/// # Errors
+/// No answer, an answer from elsewhere than the VIP, or with another payload.
+pub fn send_datagram(client: &Namespace, source: u16, vip: IpAddr, payload: &[u8]) -> Result<String> {
+    let target = SocketAddr::new(vip, echo::PORT);
+    client
+        .enter(|| datagram(SocketAddr::new(any(vip), source), target, payload))?
+        .with_context(|| format!("a datagram from port {source} to {target}"))
+}
+
+/// Sends an echo request to a VIP and waits for the reply.
+///
+/// # Errors
+/// No reply from there in time.
+pub fn ping(client: &Namespace, vip: IpAddr) -> Result<()> {
+    client.enter(|| echo_request(vip))?.with_context(|| format!("pinging {vip}"))
+}
+
+fn echo_request(vip: IpAddr) -> io::Result<()> {
+    /// Behind type, code and checksum: an identifier and a number.
+    const MARK: [u8; 4] = [0x6c, 0x62, 0, 1];
+    // Of ICMP the checksum is known, of ICMPv6 the kernel fills it in.
+    let (protocol, request, reply) = match vip {
+        IpAddr::V4(_) => (Protocol::ICMPV4, [8, 0, 0x8b, 0x9c], 0),
+        IpAddr::V6(_) => (Protocol::ICMPV6, [128, 0, 0, 0], 129),
+    };
+    let target = SocketAddr::new(vip, 0);
+    let socket = UdpSocket::from(Socket::new(Domain::for_address(target), Type::RAW, Some(protocol))?);
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.send_to(&[request, MARK].concat(), target)?;
+    let end = Instant::now() + PATIENCE;
+    let mut buffer = [0; 128];
+    // Neighbour discovery comes by here, too.
+    while Instant::now() < end {
+        let (length, replier) = socket.recv_from(&mut buffer)?;
+        // A raw socket of IPv4 gets the IP header as well.
+        let header = if vip.is_ipv4() { usize::from(buffer[0] & 0xf) * 4 } else { 0 };
+        let message = buffer.get(header..length).unwrap_or_default();
+        if replier.ip() == vip && message.first() == Some(&reply) && message.get(4..8) == Some(&MARK) {
+            return Ok(());
+        }
+    }
+    Err(wrong("no echo reply"))
 }
 
 /// A connection to the TCP echo server that stays open.
@@ -186,7 +254,7 @@ impl Held {
         let target = SocketAddr::new(vip, echo::PORT);
         client
             .enter(|| {
-                let mut stream = BufReader::new(connect(ANY_PORT, target)?);
+                let mut stream = BufReader::new(connect(anywhere(target), target)?);
                 let mut backend = String::new();
                 stream.read_line(&mut backend)?;
                 io::Result::Ok(Self { stream, backend: backend.trim().to_owned() })
@@ -229,11 +297,11 @@ fn same(sent: &[u8], received: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn connect(source: u16, target: SocketAddr) -> io::Result<TcpStream> {
+fn connect(source: SocketAddr, target: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
-    if source != ANY_PORT {
+    if source != anywhere(target) {
         socket.set_reuse_address(true)?;
-        socket.bind(&SocketAddr::new(any(target), source).into())?;
+        socket.bind(&source.into())?;
     }
     socket.connect_timeout(&target.into(), PATIENCE)?;
     let stream = TcpStream::from(socket);
@@ -243,13 +311,18 @@ fn connect(source: u16, target: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// Any address and port of a target's family.
+fn anywhere(target: SocketAddr) -> SocketAddr {
+    SocketAddr::new(any(target.ip()), ANY_PORT)
+}
+
 /// The unspecified address of a target's family.
-fn any(target: SocketAddr) -> IpAddr {
+fn any(target: IpAddr) -> IpAddr {
     if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }
 
 /// Sends an HTTP/1.0 request and gives the body of a 200.
-fn request(source: u16, target: SocketAddr, path: &str) -> io::Result<impl io::Read> {
+fn request(source: SocketAddr, target: SocketAddr, path: &str) -> io::Result<impl io::Read> {
     let mut stream = connect(source, target)?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {target}\r\n\r\n").as_bytes())?;
     let mut answer = BufReader::new(stream);
@@ -265,8 +338,8 @@ fn request(source: u16, target: SocketAddr, path: &str) -> io::Result<impl io::R
     Ok(answer)
 }
 
-fn datagram(source: u16, target: SocketAddr, payload: &[u8]) -> io::Result<String> {
-    let socket = UdpSocket::bind((any(target), source))?;
+fn datagram(source: SocketAddr, target: SocketAddr, payload: &[u8]) -> io::Result<String> {
+    let socket = UdpSocket::bind(source)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     // Not connected on purpose: a reply from a wrong address must be seen, not filtered.
     socket.send_to(payload, target)?;

@@ -1,6 +1,9 @@
 //! Configurations as tests and the demo write them.
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::{
+    fmt::{Display, Write as _},
+    net::IpAddr,
+};
 
 /// The text of a configuration.
 #[derive(Clone, Debug)]
@@ -27,25 +30,34 @@ impl Config {
         if !check.is_empty() {
             self.line(&format!("check = {{ {check} }}"));
         }
-        for Member { name, address, via, weight } in members {
+        for Member { name, address, via, weight, server_id } in members {
             self.line("");
             self.line("[[pool.backend]]");
             self.line(&format!("name = \"{name}\""));
             self.line(&format!("address = \"{address}\""));
             self.line(&format!("via = \"{via}\""));
             self.line(&format!("weight = {weight}"));
+            if let Some(id) = server_id {
+                self.line(&format!("server_id = \"{id}\""));
+            }
         }
         self
     }
 
-    /// Adds a service.
-    pub fn service(mut self, name: &str, vip: IpAddr, ports: &[&str], pool: &str) -> Self {
+    /// Adds a service of a VIP or a prefix of them.
+    pub fn service(mut self, name: &str, vip: impl Display, ports: &[&str], pool: &str) -> Self {
         self.line("");
         self.line("[[service]]");
         self.line(&format!("name = \"{name}\""));
         self.line(&format!("vip = \"{vip}\""));
         self.line(&format!("ports = {ports:?}"));
         self.line(&format!("pool = \"{pool}\""));
+        self
+    }
+
+    /// Adds lines: further keys of what was added last, or tables.
+    pub fn lines(mut self, lines: &str) -> Self {
+        self.line(lines);
         self
     }
 
@@ -76,12 +88,20 @@ pub struct Member {
     pub via: &'static str,
     /// Its weight.
     pub weight: u16,
+    /// Its QUIC server ID.
+    pub server_id: Option<String>,
 }
 
 impl Member {
     /// With this weight.
     pub fn weight(mut self, weight: u16) -> Self {
         self.weight = weight;
+        self
+    }
+
+    /// With this QUIC server ID.
+    pub fn server_id(mut self, id: &str) -> Self {
+        self.server_id = Some(id.to_owned());
         self
     }
 }
