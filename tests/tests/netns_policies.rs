@@ -9,11 +9,11 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::lab::{
-    Backend, Config, Daemon, Lab, Tally,
+    Backend, Config, Daemon, Lab, Stream, Tally,
     addresses::{VIP4, VIP6, VIPS},
     client::{self, Ask},
     config::Member,
-    root, wait,
+    root, stream, wait,
 };
 use lb_user::api::Stats;
 
@@ -279,4 +279,53 @@ fn a_source_beyond_its_limit_is_refused_and_counted_and_others_are_not() {
         }
         Ok(())
     });
+}
+
+/// What the program could not do at its start, it can after a reload; and no request is lost meanwhile.
+#[test]
+fn a_reload_brings_affinity_and_a_list_of_fifty_thousand_without_a_gap() {
+    root::required(|| {
+        let lab = lab()?;
+        let plain = Config::new().pool("all", CHECK, &members(&lab)).service("www", VIP4, &GROUP, "all");
+        let daemon = Daemon::start(&lab, &plain)?;
+        daemon.wait_up(SETTLE)?;
+        let servers = || -> Result<usize> {
+            let tally = lab.ask(Ask::Udp, VIP4, 40)?;
+            ensure!(tally.failed() == 0, "{tally}");
+            Ok(tally.answers.len())
+        };
+        ensure!(servers()? == 3, "each flow its own way");
+
+        let list = lab.directory().join("denied.txt");
+        let prefixes = |second: u32| -> String {
+            (0..50_000u32).map(|n| format!("10.{}.{}.0/24\n", second + (n >> 8), n & 255)).collect()
+        };
+        std::fs::write(&list, prefixes(50))?;
+        let stream = Stream::start(&lab.client, Ask::Http, VIP4, 2, Duration::from_millis(5))?;
+        let acl = "affinity = \"source\"\nacl = \"bad\"\n[[acl]]\nname = \"bad\"\ndeny_file = \"denied.txt\"";
+        daemon.write_config(plain.lines(acl).text())?;
+        wait_generation(&daemon, 2)?;
+        ensure!(servers()? == 1, "affinity is in force");
+        // Saved again, with others in it.
+        std::fs::write(&list, prefixes(60))?;
+        wait_generation(&daemon, 3)?;
+        let records = stream.stop()?;
+        let tally = stream::tally(&records);
+        ensure!(tally.failed() == 0 && tally.answered() > 100, "{tally}");
+        // The client's own network is denied at last.
+        std::fs::write(&list, prefixes(60) + "10.0.0.0/24\n")?;
+        wait_generation(&daemon, 4)?;
+        let tally = lab.ask(Ask::Udp, VIP4, 5)?;
+        ensure!(tally.answered() == 0, "{tally}");
+        Ok(())
+    });
+}
+
+fn wait_generation(daemon: &Daemon, least: u64) -> Result<()> {
+    wait::until(format_args!("configuration {least}"), SETTLE, || {
+        let status = daemon.status()?;
+        ensure!(status.config.generation >= least && status.config.errors.is_empty(), "{:?}", status.config);
+        ensure!(status.warnings.is_empty(), "{:?}", status.warnings);
+        Ok(())
+    })
 }
