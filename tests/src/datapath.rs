@@ -289,6 +289,22 @@ impl Rig {
         run_xdp(&mut self.kernel, name::PROGRAM, ingress, 0, frame)
     }
 
+    /// Sends a frame in by [`INGRESS`] that is longer than [`LONGEST`]: the kernel lays it into several buffers.
+    ///
+    /// # Errors
+    /// As [`Rig::run_from`]; kernels before 5.18 have no such frames.
+    pub fn run_jumbo(&mut self, frame: &[u8]) -> anyhow::Result<Answer> {
+        // Without a context: older kernels want it to end where the frame does.
+        let mut out = vec![0; frame.len() + 64];
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let result = xdp(&mut self.kernel, name::PROGRAM)?
+            .test_run(options)
+            .with_context(|| format!("the kernel does not run on {} bytes", frame.len()))?;
+        out.truncate(result.data_size_out as usize);
+        answer(result.return_value, out)
+    }
+
     /// Sends a frame in by [`INGRESS`] with so many bytes free before it: at most [`HEADROOM`], a multiple of 4.
     ///
     /// # Errors
@@ -440,13 +456,18 @@ fn run_xdp(
         .with_context(|| format!("the kernel does not run {program} on {} bytes", frame.len()))?;
     out.truncate(result.data_size_out as usize);
     out.drain(..metadata.min(out.len()));
-    let (verdict, frame) = match result.return_value {
+    answer(result.return_value, out)
+}
+
+/// What a program returned, and the frame as it left it.
+fn answer(returned: u32, out: Vec<u8>) -> anyhow::Result<Answer> {
+    let (verdict, frame) = match returned {
         0 => (Verdict::Aborted, out),
         1 => (Verdict::Drop, Vec::new()),
         2 => (Verdict::Pass, out),
         3 => (Verdict::Transmit, out),
         4 => (Verdict::Redirect, out),
-        other => bail!("{program} returned {other}"),
+        other => bail!("the program returned {other}"),
     };
     Ok(Answer { verdict, frame })
 }

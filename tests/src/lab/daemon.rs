@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use lb_user::api::{BackendView, ServiceView, State, Status};
+use lb_user::api::{BackendView, ServiceView, State, Stats, Status};
 use nix::{
     mount::{MsFlags, mount},
     sys::{
@@ -126,6 +126,17 @@ impl Daemon {
     pub fn status(&self) -> Result<Status> {
         let json = self.lb(&["status", "-j"])?;
         serde_json::from_str(&json).with_context(|| format!("`lb status -j` printed no status: {json}"))
+    }
+
+    /// Packets that it has counted for a reason, those of all services together.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn counted(&self, reason: &str) -> Result<u64> {
+        let json = self.lb(&["stats", "-j"])?;
+        let stats: Stats = serde_json::from_str(&json)
+            .with_context(|| format!("`lb stats -j` printed no counters: {json}"))?;
+        Ok(stats.reasons.iter().find(|known| known.reason == reason).map_or(0, |known| known.traffic.packets))
     }
 
     /// A service as `lb status` shows it.

@@ -11,13 +11,14 @@ pub(crate) struct Tool {
     package: &'static str,
 }
 
-const TOOLS: [Tool; 6] = [
+const TOOLS: [Tool; 7] = [
     Tool { program: "nginx", package: "nginx-light" },
     Tool { program: "curl", package: "curl" },
     Tool { program: "iperf3", package: "iperf3" },
     Tool { program: "ip", package: "iproute2" },
     Tool { program: "tc", package: "iproute2" },
     Tool { program: "ethtool", package: "ethtool" },
+    Tool { program: "ping", package: "iputils-ping" },
 ];
 
 /// Those that are not here.
