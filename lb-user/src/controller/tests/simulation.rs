@@ -5,7 +5,8 @@
 //!
 //! Connections open, send, fall silent and close, while backends are added, removed, drained, enabled, renamed, given
 //! other weights, fail and return, several of these within a second. Packets are sent between the steps of every plan.
-//! Time is virtual. Each course follows from its seed: `LB_SEED=7 cargo test -p lb-user --lib simulation` repeats one.
+//! Time is virtual. Each course follows from its seed: `LB_SEED=7 cargo test -p lb-user --lib simulation` repeats one,
+//! and `LB_SEEDS=500` runs as many.
 
 use std::{cell::RefCell, collections::BTreeSet, fmt::Write, net::IpAddr, rc::Rc, time::Duration};
 
@@ -369,9 +370,10 @@ fn course(seed: u64) -> usize {
 
 #[test]
 fn no_change_breaks_a_connection_whose_backend_runs() {
+    let count = std::env::var("LB_SEEDS").map_or(40, |count| count.parse().expect("LB_SEEDS is a number"));
     let seeds: Vec<u64> = match std::env::var("LB_SEED") {
         Ok(seed) => vec![seed.parse().expect("LB_SEED is a number")],
-        Err(_) => (1..=40).collect(),
+        Err(_) => (1..=count).collect(),
     };
     let right: usize = seeds.into_iter().map(course).sum();
     assert!(right > 1000, "only {right} packets were sent");
