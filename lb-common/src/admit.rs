@@ -20,16 +20,20 @@ pub fn refusal<T: Tables>(tables: &T, number: u32, source: Addr, packet: PacketT
     if features.has(Features::LIMITS) && service.limited != 0 {
         let prefix = source.prefix(u32::from(service.limited));
         let seed = tables.config().seed;
-        if !within(tables, select::source_hash(seed, &prefix, number << 1), service.packets, now) {
+        if !within(tables, identity(seed, &prefix, number, false), service.packets, now) {
             return Reason::Drop(DropReason::PacketLimit).counter();
         }
-        if packet.opens()
-            && !within(tables, select::source_hash(seed, &prefix, number << 1 | 1), service.flows, now)
-        {
+        if packet.opens() && !within(tables, identity(seed, &prefix, number, true), service.flows, now) {
             return Reason::Drop(DropReason::FlowLimit).counter();
         }
     }
     0
+}
+
+/// What a source is known by among those that a service limits: in its packets, or in the connections it opens.
+#[inline(always)]
+pub const fn identity(seed: u64, source: &Addr, service: u32, connections: bool) -> u64 {
+    select::source_hash(seed, source, service << 1 | connections as u32)
 }
 
 /// Whether the service's list admits a source.
@@ -58,7 +62,7 @@ fn within<T: Tables>(tables: &T, id: u64, rate: Rate, now: Ticks) -> bool {
         return true;
     }
     let Some(bucket) = tables.limiter(id as u32) else { return true };
-    let now = (now.to_bits() as u64) << Rate::FRACTION;
+    let now = moment(now);
     // The place and how far ahead its source is, in one number: see `Best` in `track`.
     let mut best = u64::MAX;
     for way in 0..WAYS {
@@ -79,7 +83,7 @@ fn within<T: Tables>(tables: &T, id: u64, rate: Rate, now: Ticks) -> bool {
         tables.note(Note::LimiterFull);
     }
     let ahead = if known { ahead(entry.value, now) } else { 0 };
-    if ahead > u64::from(rate.tolerance) << Rate::FRACTION {
+    if !is_within(ahead, rate) {
         return false;
     }
     let value = (now + ahead + u64::from(rate.interval)) & CIRCLE;
@@ -92,9 +96,21 @@ fn within<T: Tables>(tables: &T, id: u64, rate: Rate, now: Ticks) -> bool {
     true
 }
 
+/// A time as limiters count it.
+#[inline(always)]
+pub const fn moment(now: Ticks) -> u64 {
+    (now.to_bits() as u64) << Rate::FRACTION
+}
+
+/// Whether one more may come from a source that is so far ahead of its rate.
+#[inline(always)]
+pub const fn is_within(ahead: u64, rate: Rate) -> bool {
+    ahead <= (rate.tolerance as u64) << Rate::FRACTION
+}
+
 /// How far a moment is ahead of `now`; 0 if it is past.
 #[inline(always)]
-const fn ahead(moment: u64, now: u64) -> u64 {
+pub const fn ahead(moment: u64, now: u64) -> u64 {
     let ahead = moment.wrapping_sub(now) & CIRCLE;
     if ahead < HALF { ahead } else { 0 }
 }

@@ -164,7 +164,7 @@ fn serve<'t, T: Tables>(
 
 /// The hash that chooses the slot and spreads what follows.
 #[inline(always)]
-fn hash(config: &Config, features: Features, service: &Service, packet: &Packet) -> u64 {
+pub fn hash(config: &Config, features: Features, service: &Service, packet: &Packet) -> u64 {
     let flow = select::flow_hash(
         config.seed,
         &packet.source,
@@ -182,7 +182,7 @@ fn hash(config: &Config, features: Features, service: &Service, packet: &Packet)
 
 /// Index of the backend that a packet's QUIC connection ID names, if it takes known flows; else [`track::NOBODY`].
 #[inline(always)]
-fn named_backend<T: Tables>(tables: &T, selector: u64, service: &Service, packet: &Packet) -> u32 {
+pub fn named_backend<T: Tables>(tables: &T, selector: u64, service: &Service, packet: &Packet) -> u32 {
     if !tables.features().has(Features::QUIC) {
         return track::NOBODY;
     }
@@ -235,8 +235,9 @@ fn send<'t, T: Tables>(
     })
 }
 
+/// The hash of what the fragments of a packet have in common.
 #[inline(always)]
-fn fragment_hash(config: &Config, packet: &Packet) -> u64 {
+pub fn fragment_hash(config: &Config, packet: &Packet) -> u64 {
     select::fragment_hash(config.seed, &packet.source, &packet.destination, packet.protocol, packet.fragment)
 }
 
@@ -244,7 +245,11 @@ fn fragment_hash(config: &Config, packet: &Packet) -> u64 {
 ///
 /// An exact port comes before any port, and an address before a prefix of addresses.
 #[inline(always)]
-fn find_service<'t, T: Tables>(tables: &'t T, selector: u64, packet: &Packet) -> Option<(u32, &'t Service)> {
+pub fn find_service<'t, T: Tables>(
+    tables: &'t T,
+    selector: u64,
+    packet: &Packet,
+) -> Option<(u32, &'t Service)> {
     let features = tables.features();
     let key = match packet.kind {
         Kind::Whole | Kind::FirstFragment | Kind::IcmpError => {
@@ -270,11 +275,11 @@ fn find_service<'t, T: Tables>(tables: &'t T, selector: u64, packet: &Packet) ->
 }
 
 /// No entry of the index: a number that none has.
-const NOTHING: u32 = u32::MAX;
+pub const NOTHING: u32 = u32::MAX;
 
 /// The number behind a key: two probes at most.
 #[inline(always)]
-fn find<T: Tables>(tables: &T, selector: u64, key: &ServiceKey) -> u32 {
+pub fn find<T: Tables>(tables: &T, selector: u64, key: &ServiceKey) -> u32 {
     let selector = Selector::from_word(selector);
     let [first, second] = select::index_positions(key, selector.salt, selector.bits);
     for position in [first, second] {

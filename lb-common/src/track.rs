@@ -90,14 +90,14 @@ pub fn backend_of<T: Tables>(
 }
 
 /// No backend's index. A number and not a `None`, whose payload would be undefined where the verifier wants to see all.
-pub(crate) const NOBODY: u32 = u32::MAX;
+pub const NOBODY: u32 = u32::MAX;
 
 /// An index that no table has: what a slot that names none of the pool's backends leads to.
 const ABSENT: u32 = u32::MAX - 1;
 
 /// The index of a slot's owner.
 #[inline(always)]
-fn owner(service: &Service, slot: Slot) -> u32 {
+pub fn owner(service: &Service, slot: Slot) -> u32 {
     match slot.owner() {
         // A number outside the pool must not reach into the next one's backends.
         Some(number) if u32::from(number) < service.backend_count => {
@@ -158,7 +158,7 @@ fn best_place<B: FlowBucket>(bucket: &B, id: u64, idle: u32, now: Ticks) -> Best
 
 /// The backend of a remembered flow, if it takes this packet; [`NOBODY`] if not.
 #[inline(always)]
-fn backend_of_flow<T: Tables>(
+pub fn backend_of_flow<T: Tables>(
     tables: &T,
     service: &Service,
     flow: Flow,
@@ -248,7 +248,13 @@ const fn source_idle(service: &Service) -> u32 {
 
 /// Where a source's other flows go, if the service wants them together and it is remembered; else [`NOBODY`].
 #[inline(always)]
-fn backend_of_source<T: Tables>(tables: &T, service: &Service, flow: u64, opens: bool, now: Ticks) -> u32 {
+pub fn backend_of_source<T: Tables>(
+    tables: &T,
+    service: &Service,
+    flow: u64,
+    opens: bool,
+    now: Ticks,
+) -> u32 {
     if !is_affine(tables, service) {
         return NOBODY;
     }

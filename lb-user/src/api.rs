@@ -1,12 +1,14 @@
 //! What a client may ask the daemon and what it answers: plain data, the same for the socket, the CLI and scripts.
 
 mod policy;
+mod trace;
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::policy::{AllowanceView, LimitView, PolicyView, QuicView};
+pub use self::trace::*;
 use crate::model::service::{AdminState, Via, XdpMode};
 
 /// A question or an order.
@@ -24,6 +26,8 @@ pub enum Request {
     Stats,
     /// What is remembered of flows, by pool.
     Flows,
+    /// The way of a packet.
+    Trace(TraceSpec),
     /// A change of the configuration.
     Edit(Edit),
 }
@@ -256,6 +260,8 @@ pub enum Response {
     Stats(Stats),
     /// To [`Request::Flows`].
     Flows(Vec<FlowsView>),
+    /// To [`Request::Trace`].
+    Trace(Box<TraceView>),
     /// To [`Request::Edit`].
     Done(Done),
     /// The request could not be done; nothing was changed.

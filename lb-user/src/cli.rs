@@ -10,6 +10,7 @@ pub mod render;
 pub mod run;
 mod server;
 mod service;
+mod trace;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -106,6 +107,8 @@ enum Command {
     Stats(ask::StatsOptions),
     /// Show what is remembered of flows: slots in transition, remembered flows, and until when
     Flows(ask::FlowsOptions),
+    /// Show the way of a packet: each step of the decision, on the tables as they are now
+    Trace(trace::TraceOptions),
     /// Prepare this machine as a backend
     #[command(after_help = "Examples:
   lb server decap --interface eth0")]
@@ -133,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::Completions { shell } => completions(shell),
         Command::Stats(options) => cli.global.ask(&options.ask()),
         Command::Flows(options) => cli.global.ask(&options.ask()),
+        Command::Trace(options) => cli.global.ask(&options.ask()),
         Command::Status => cli.global.ask(&Ask::of(Request::Status)),
         Command::Health => cli.global.ask(&Ask::of(Request::Health)),
         Command::Service { command } => cli.global.ask(&service::ask(command)),
@@ -259,6 +263,10 @@ mod tests {
             "lb backend set web w1",
             "lb backend show a/b",
             "lb server decap",
+            "lb trace tcp 198.51.100.7",
+            "lb trace gre 198.51.100.7 192.0.2.10",
+            "lb trace tcp client 192.0.2.10:80",
+            "lb trace tcp 198.51.100.7 192.0.2.10:80 --syn --flags A",
         ] {
             let error = Cli::try_parse_from(line.split_whitespace()).expect_err(line);
             assert_eq!(error.exit_code(), i32::from(Exit::Usage as u8), "{line}");

@@ -18,6 +18,7 @@ use tokio::{net::UnixStream, time::timeout};
 
 use crate::api::{
     Done, Edit, FlowsView, HealthView, PoolView, Refusal, Request, Response, ServiceView, Stats, Status,
+    TraceSpec, TraceView,
 };
 
 /// How long the daemon's answer may take: a little longer than the daemon itself waits before it says 503.
@@ -136,6 +137,7 @@ impl Client {
             Request::Health => Response::Health(self.health().await?),
             Request::Stats => Response::Stats(self.stats().await?),
             Request::Flows => Response::Flows(self.flows().await?),
+            Request::Trace(spec) => Response::Trace(Box::new(self.trace(&spec).await?)),
             Request::Edit(edit) => Response::Done(self.edit(edit).await?),
         })
     }
@@ -202,6 +204,14 @@ impl Client {
     /// As [`Client::call`].
     pub async fn flows(&mut self) -> Result<Vec<FlowsView>, ClientError> {
         self.get("/v1/flows".to_owned()).await
+    }
+
+    /// The way of a packet.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn trace(&mut self, spec: &TraceSpec) -> Result<TraceView, ClientError> {
+        self.exchange(Method::POST, "/v1/trace".to_owned(), json(spec)).await
     }
 
     /// Changes the configuration.

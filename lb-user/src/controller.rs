@@ -9,6 +9,7 @@ mod requests;
 mod standing;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod view;
 mod wanted;
 
@@ -27,7 +28,7 @@ pub use self::{
     wanted::features,
 };
 use crate::{
-    api::{ConfigView, InterfaceView, State},
+    api::{ConfigView, InterfaceView, Response, State},
     config,
     model::{
         health::Transition,
@@ -201,6 +202,13 @@ impl Controller {
             Event::Applied(applied) => self.take_applied(now, applied, actions),
             Event::Counters(counters) => self.take_counters(now, counters),
             Event::Flows(reading) => self.take_flows(now, &reading),
+            Event::Traced { token, sample, trace } => {
+                let response = match trace {
+                    Ok(trace) => Response::Trace(Box::new(self.trace_view(&sample, &trace))),
+                    Err(why) => requests::failed(why),
+                };
+                actions.push(Action::Reply { token, response });
+            }
             Event::Request { token, request } => self.take_request(now, token, request, actions),
             Event::Tick => {
                 if self.retry_at.is_some_and(|at| at <= now) {

@@ -43,7 +43,8 @@ use crate::{
     },
     exit::{Exit, Failure},
     model::{
-        keys::Keys, layout, plan::Change, probe::ProbeOutcome, service::Desired, transition::FlowReading,
+        keys::Keys, layout, plan::Change, probe::ProbeOutcome, service::Desired, trace::trace,
+        transition::FlowReading,
     },
 };
 
@@ -298,6 +299,13 @@ impl Daemon {
                         None
                     }
                 };
+            }
+            Action::Trace { token, sample } => {
+                let now = self.kernel.now();
+                let frame = sample.frame();
+                let trace = now.map(|now| Box::new(trace(&self.kernel, &frame, sample.ingress, now)));
+                let trace = trace.map_err(|error| format!("{:#}", anyhow::Error::from(error)));
+                return Some(Event::Traced { token, sample, trace });
             }
             Action::WriteConfig { token, before, after } => {
                 let result = self.file.replace(&before, &after).await.map_err(|error| error.to_string());

@@ -5,6 +5,7 @@ mod counters;
 mod flows;
 mod policy;
 mod table;
+mod trace;
 mod units;
 
 use crate::{
@@ -26,6 +27,7 @@ pub fn response(response: &Response, paint: Paint) -> String {
         Response::Health(views) => health(views, paint),
         Response::Stats(view) => counters::stats(view, paint),
         Response::Flows(views) => flows::flows(views, paint),
+        Response::Trace(view) => trace::trace(view, paint),
         Response::Done(done) => format!("{} (generation {})\n", printable(&done.message), done.generation),
         Response::Refused(refusal) => {
             refusal.errors.iter().map(|error| format!("refused: {}\n", printable(error))).collect()

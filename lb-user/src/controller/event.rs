@@ -12,6 +12,7 @@ use crate::{
         plan::Change,
         probe::{BackendId, ProbeOutcome, ProbeSpec},
         source::Source,
+        trace::{Trace, frame::Sample},
         traffic::Counters,
         transition::FlowReading,
     },
@@ -62,6 +63,15 @@ pub enum Event {
     Counters(Counters),
     /// [`Action::ReadFlows`] was carried out.
     Flows(FlowReading),
+    /// [`Action::Trace`] was carried out.
+    Traced {
+        /// Which.
+        token: Token,
+        /// The packet.
+        sample: Sample,
+        /// Its way, or why it cannot be told.
+        trace: Result<Box<Trace>, String>,
+    },
     /// A client asks.
     Request {
         /// To be named in the answer.
@@ -113,6 +123,13 @@ pub enum Action {
     },
     /// Read the flow table, and report.
     ReadFlows,
+    /// Find out the way of a packet through the tables as they are, and report.
+    Trace {
+        /// To be named in the report.
+        token: Token,
+        /// The packet.
+        sample: Sample,
+    },
     /// Answer a request.
     Reply {
         /// Which.

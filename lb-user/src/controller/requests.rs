@@ -40,6 +40,7 @@ impl Controller {
             Request::Flows => {
                 Response::Flows(self.desired.pools.iter().map(|pool| self.flows_view(pool)).collect())
             }
+            Request::Trace(spec) => return self.ask_trace(token, &spec, actions),
             Request::Edit(edit) => match self.edit(&edit) {
                 Ok((source, desired)) => {
                     let (before, after) = (self.source.text.clone(), source.text.clone());
@@ -104,6 +105,10 @@ fn found(what: &str, name: &str, response: Option<Response>) -> Response {
     response.unwrap_or_else(|| {
         Response::Refused(refusal(RefusalKind::NotFound, format!("there is no {what} \"{name}\"")))
     })
+}
+
+pub(super) fn failed(why: String) -> Response {
+    Response::Refused(refusal(RefusalKind::Failed, why))
 }
 
 fn refusal(kind: RefusalKind, error: String) -> Refusal {

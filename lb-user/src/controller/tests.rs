@@ -4,6 +4,7 @@ mod edits;
 mod features;
 mod properties;
 mod simulation;
+mod trace;
 mod world;
 
 use std::time::Duration;

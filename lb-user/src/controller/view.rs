@@ -227,7 +227,7 @@ fn reason_stats(reason: Reason, traffic: traffic::Traffic) -> ReasonStats {
     }
 }
 
-fn mac_text(mac: [u8; 6]) -> String {
+pub(super) fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 

@@ -18,6 +18,7 @@ use super::{
 };
 
 mod flows;
+mod view;
 
 /// A copy of every table. Applying the same changes to it and to the kernel keeps the two equal.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,5 +18,6 @@ pub mod quic;
 pub mod service;
 pub mod simulate;
 pub mod source;
+pub mod trace;
 pub mod traffic;
 pub mod transition;

@@ -9,7 +9,7 @@ use lb_common::{
     encap,
     packet::Packet,
     parse::parse,
-    tables::Tables as _,
+    tables::Tables,
     too_big::{self, Notice},
     wire::{
         ETHER_IPV4, ETHER_IPV6, ETHER_VLAN, checksum,
@@ -48,7 +48,19 @@ pub struct Outcome {
 
 /// Handles a frame that came in by interface `ingress`.
 pub fn process(memory: &Memory, frame: &[u8], ingress: u32, now: Ticks) -> Outcome {
-    let packet = match parse(frame, memory.features) {
+    let port = |number: u16| memory.ports.get(usize::from(number)).copied().unwrap_or_default();
+    process_on(memory, port, frame, ingress, now)
+}
+
+/// The same on any tables; `port` knows where packets leave.
+pub fn process_on<T: Tables>(
+    tables: &T,
+    port: impl Fn(u16) -> Port,
+    frame: &[u8],
+    ingress: u32,
+    now: Ticks,
+) -> Outcome {
+    let packet = match parse(frame, tables.features()) {
         Ok(packet) => packet,
         Err(reason) => {
             let bytes = frame.len() as u64;
@@ -60,16 +72,17 @@ pub fn process(memory: &Memory, frame: &[u8], ingress: u32, now: Ticks) -> Outco
             };
         }
     };
-    let decided = decide(memory, &packet, now);
-    let (verdict, counter, reason) = carried_out(memory, frame, ingress, &packet, &decided);
+    let decided = decide(tables, &packet, now);
+    let (verdict, counter, reason) = carried_out(tables, &port, frame, ingress, &packet, &decided);
     let counter = counter.or_else(|| decided.counter_of(reason?));
     let bytes = if verdict == Verdict::Pass { frame.len() } else { usize::from(packet.length) };
     Outcome { verdict, counter, reason, bytes: bytes as u64 }
 }
 
 /// What becomes of the frame, the counter of the backend it goes to, and the reason if it does not.
-fn carried_out(
-    memory: &Memory,
+fn carried_out<T: Tables>(
+    tables: &T,
+    port: &dyn Fn(u16) -> Port,
     frame: &[u8],
     ingress: u32,
     packet: &Packet,
@@ -78,7 +91,7 @@ fn carried_out(
     let without_backend = |verdict, reason| (verdict, None, Some(reason));
     match decided.decision {
         Decision::Forward(forward) => {
-            let port = memory.ports.get(usize::from(forward.hop.port())).copied().unwrap_or_default();
+            let port = port(forward.hop.port());
             let frame = rewritten(frame, packet, &forward, port);
             let verdict = if port.ifindex == ingress {
                 Verdict::Transmit(frame)
@@ -94,7 +107,7 @@ fn carried_out(
             Some(reply) => without_backend(Verdict::Transmit(reply), Reason::Note(Note::EchoAnswered)),
             None => without_backend(Verdict::Pass, Reason::Pass(PassReason::OtherProtocol)),
         },
-        Decision::TooBig { room } if too_big::is_answered(packet, room) && memory.may(Window::Answer) => {
+        Decision::TooBig { room } if too_big::is_answered(packet, room) && tables.may(Window::Answer) => {
             let answer = notice(frame, packet, room);
             without_backend(Verdict::Transmit(answer), Reason::Note(Note::TooBigAnswered))
         }

@@ -138,6 +138,43 @@ fn flows() -> FlowsView {
     }
 }
 
+fn trace(spec: &TraceSpec) -> TraceView {
+    TraceView {
+        packet: TracedPacket {
+            protocol: spec.protocol,
+            client: spec.client,
+            client_port: spec.client_port.unwrap_or(40_000),
+            vip: spec.vip,
+            vip_port: spec.vip_port.unwrap_or(0),
+            flags: vec!["SYN".to_owned()],
+            length: 40,
+            ttl: 64,
+            interface: "eth0".to_owned(),
+        },
+        service: None,
+        source: None,
+        limits: vec![TracedLimit {
+            of: "packets".to_owned(),
+            source: "192.0.2.0/24".to_owned(),
+            per_second: 1000.0,
+            ahead_ms: 0.5,
+            tolerance_ms: 100.0,
+            passes: true,
+        }],
+        hash: None,
+        quic: None,
+        slot: None,
+        flow: None,
+        backend: None,
+        way: None,
+        verdict: TracedVerdict {
+            verdict: "XDP_PASS".to_owned(),
+            reason: Some("not_for_service".to_owned()),
+            text: "No.".to_owned(),
+        },
+    }
+}
+
 fn health() -> HealthView {
     HealthView {
         pool: "web".to_owned(),
@@ -167,6 +204,7 @@ pub(crate) fn answer(request: &Request) -> Response {
         Request::Health => Response::Health(vec![health()]),
         Request::Stats => Response::Stats(Stats::default()),
         Request::Flows => Response::Flows(vec![flows()]),
+        Request::Trace(spec) => Response::Trace(Box::new(trace(spec))),
         Request::Edit(_) => Response::Done(done()),
     }
 }

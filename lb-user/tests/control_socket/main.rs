@@ -35,6 +35,18 @@ fn requests() -> Vec<Request> {
         Request::Health,
         Request::Stats,
         Request::Flows,
+        Request::Trace(TraceSpec {
+            protocol: TraceProtocol::Udp,
+            client: "2001:db8::7".parse().expect("an address"),
+            client_port: None,
+            vip: "2001:db8::1".parse().expect("an address"),
+            vip_port: Some(443),
+            flags: None,
+            length: Some(1200),
+            ttl: None,
+            quic_id: Some("00ff".to_owned()),
+            interface: None,
+        }),
     ];
     requests.extend(
         [

@@ -368,3 +368,176 @@ web                                     5.5 k             1.2 k       4m
     let second = pool.lines().nth(1);
     assert_eq!(second, Some("  5.5 k slots in transition, 1.2 k flows remembered, ends in 4m"));
 }
+
+fn traced() -> TraceView {
+    TraceView {
+        packet: TracedPacket {
+            protocol: TraceProtocol::Tcp,
+            client: "198.51.100.7".parse().expect("an address"),
+            client_port: 4711,
+            vip: "192.0.2.10".parse().expect("an address"),
+            vip_port: 80,
+            flags: vec!["ACK".to_owned()],
+            length: 40,
+            ttl: 64,
+            interface: "eth0".to_owned(),
+        },
+        service: Some(TracedService {
+            name: Some("www".to_owned()),
+            number: 3,
+            found_by: TracedKey::Port,
+            prefix: None,
+        }),
+        source: Some(TracedSource {
+            list: Some("clients".to_owned()),
+            admitted: true,
+            is_listed: true,
+            prefix: Some("198.51.100.0/24".to_owned()),
+        }),
+        limits: vec![TracedLimit {
+            of: "packets".to_owned(),
+            source: "198.51.100.7".to_owned(),
+            per_second: 1000.0,
+            ahead_ms: 12.0,
+            tolerance_ms: 100.0,
+            passes: true,
+        }],
+        hash: Some(TracedHash { hash: "20b413c53c4edf3f".to_owned(), affinity: None }),
+        quic: None,
+        slot: Some(TracedSlot {
+            number: 2092,
+            of: 16381,
+            place: 2092,
+            pool: Some("web".to_owned()),
+            owner: Some("w1".to_owned()),
+            in_transition: true,
+            previous: Some("w3".to_owned()),
+            previous_takes: true,
+        }),
+        flow: Some(TracedFlow {
+            tracking: Some("transition".to_owned()),
+            asked: true,
+            entry: None,
+            others: None,
+            remembers: true,
+            is_full: false,
+        }),
+        backend: Some(TracedBackend {
+            pool: Some("web".to_owned()),
+            name: "w3".to_owned(),
+            index: 2,
+            address: Some("10.9.0.13".parse().expect("an address")),
+            state: Some(State::Drain),
+            is_leaving: false,
+            why: "previous_owner".to_owned(),
+        }),
+        way: Some(TracedWay {
+            encap: "ipip".to_owned(),
+            outer_source: Some("172.16.223.63".parse().expect("an address")),
+            outer_destination: Some("10.9.0.13".parse().expect("an address")),
+            length: 60,
+            mtu: 1500,
+            mac: "52:54:00:00:00:01".to_owned(),
+            interface: Some("eth0".to_owned()),
+            source_mac: "52:54:00:00:00:02".to_owned(),
+            vlan: Some(7),
+        }),
+        verdict: TracedVerdict {
+            verdict: "XDP_TX".to_owned(),
+            reason: None,
+            text: "It leaves by the interface it came by.".to_owned(),
+        },
+    }
+}
+
+#[test]
+fn a_trace_has_a_line_for_each_step() {
+    shows(
+        &Response::Trace(Box::new(traced())),
+        "\
+packet   tcp 198.51.100.7:4711 -> 192.0.2.10:80 ACK, 40 bytes, ttl 64, in by eth0
+service  www, by address and port
+source   admitted by 198.51.100.0/24 in clients
+limit    passes: 1000.0 packets a second from 198.51.100.7, ahead by 12.0 ms of 100.0 ms
+hash     20b413c53c4edf3f
+slot     2092 of 16381 of web: w1's, in transition from w3
+flow     not known yet; this packet would be remembered
+backend  web/w3 10.9.0.13 (DRAIN), because the slot was its own when the flow began
+way      ipip 172.16.223.63 -> 10.9.0.13, 60 of at most 1500 bytes, to 52:54:00:00:00:01 by eth0 vlan 7, from 52:54:00:00:00:02
+ttl      64 -> 63
+verdict  XDP_TX: It leaves by the interface it came by.
+",
+    );
+    let denied = TraceView {
+        source: Some(TracedSource { list: None, admitted: false, is_listed: false, prefix: None }),
+        limits: Vec::new(),
+        hash: None,
+        slot: None,
+        flow: None,
+        backend: None,
+        way: None,
+        verdict: TracedVerdict {
+            verdict: "XDP_DROP".to_owned(),
+            reason: Some("denied".to_owned()),
+            text: "No.".to_owned(),
+        },
+        ..traced()
+    };
+    shows(
+        &Response::Trace(Box::new(denied)),
+        "\
+packet   tcp 198.51.100.7:4711 -> 192.0.2.10:80 ACK, 40 bytes, ttl 64, in by eth0
+service  www, by address and port
+source   denied: its list does not name it
+verdict  XDP_DROP, denied: No.
+",
+    );
+}
+
+#[test]
+fn a_trace_tells_all_that_is_remembered() {
+    let line = |flow: TracedFlow| {
+        let text =
+            response(&Response::Trace(Box::new(TraceView { flow: Some(flow), ..traced() })), Paint::Plain);
+        text.lines().find_map(|line| line.strip_prefix("flow     ").map(str::to_owned)).expect("a line")
+    };
+    let flow = |asked, entry| TracedFlow {
+        tracking: Some("always".to_owned()),
+        asked,
+        entry,
+        others: None,
+        remembers: false,
+        is_full: false,
+    };
+    let entry = |ignored: Option<&str>| {
+        Some(TracedEntry {
+            backend: "w2".to_owned(),
+            age_ms: 1250,
+            is_confirmed: ignored.is_none(),
+            ignored: ignored.map(str::to_owned),
+        })
+    };
+    for (flow, want) in [
+        (flow(false, None), "not remembered: its slot is not in transition"),
+        (flow(true, entry(None)), "remembered on w2, confirmed, 1.2 s ago"),
+        (
+            TracedFlow { remembers: true, ..flow(true, entry(None)) },
+            "remembered on w2, confirmed, 1.2 s ago; this packet would mark it as seen",
+        ),
+        (
+            TracedFlow { remembers: true, ..flow(true, entry(Some("gone"))) },
+            "remembered on w2, seen once, 1.2 s ago, but that one is gone; this packet would be remembered",
+        ),
+        (
+            TracedFlow { others: Some("w3".to_owned()), is_full: true, ..flow(true, None) },
+            "not known yet; the source's others are on w3; no room to remember it",
+        ),
+        (
+            TracedFlow { tracking: Some("never".to_owned()), ..flow(false, None) },
+            "not remembered: this service's never are",
+        ),
+        (TracedFlow { tracking: None, ..flow(true, None) }, "its first fragment is not remembered"),
+    ] {
+        assert_eq!(line(flow), want);
+    }
+}

@@ -23,6 +23,7 @@ use crate::{
         probe::{BackendId, ProbeFailure, ProbeOutcome, ProbeSpec},
         service::Name,
         source::{Files, Source},
+        trace::trace,
         transition::FlowReading,
     },
 };
@@ -190,6 +191,10 @@ impl World {
                     now: self.ticks(),
                     flows: self.memory.flows.iter().collect(),
                 })]
+            }
+            Action::Trace { token, sample } => {
+                let trace = trace(&self.memory, &sample.frame(), sample.ingress, self.ticks());
+                vec![Event::Traced { token, sample, trace: Ok(Box::new(trace)) }]
             }
             Action::Reply { token, response } => {
                 assert!(self.replies.insert(token, response).is_none(), "answered twice");

@@ -97,6 +97,12 @@ impl<T: Pod> MappedArray<T> {
             .unwrap_or_else(|| unreachable!("an element has the size of a T"))
     }
 
+    /// Loads an element, if there is one of that number.
+    pub fn get(&self, index: u32) -> Option<T> {
+        let index = index as usize;
+        (index < self.elements).then(|| self.load(index))
+    }
+
     /// Stores 16 bits at a 16-bit place counted from the start of the map: packets see them whole.
     pub fn store_half(&self, place: usize, value: u16) {
         assert!(place / 4 < self.elements * self.words_per_element, "place {place} is outside the map");

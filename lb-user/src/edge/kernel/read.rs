@@ -3,10 +3,19 @@
 use std::collections::BTreeMap;
 
 use aya::maps::{LpmTrie, MapData, MapError, lpm_trie::Key};
-use lb_common::abi::{Bucket, Counter, Flow, PrefixKey, Reason, name};
+use lb_common::{
+    abi::{
+        Backend, Bucket, Config, Counter, Features, Flow, IndexEntry, Limits, Port, PrefixKey, Reason,
+        SLOTS_PER_LINE, Service, Slot, SlotLine, name,
+    },
+    addr::Addr,
+};
 
-use super::{Kernel, KernelError};
-use crate::model::memory::{Flows, Memory};
+use super::{Kernel, KernelError, lpm_key, mapped::MappedArray};
+use crate::model::{
+    memory::{Flows, Memory},
+    trace::snapshot::View,
+};
 
 impl Kernel {
     /// The tables as they are in the kernel at this moment. The device map is not read: it has what the ports have.
@@ -71,4 +80,60 @@ impl Kernel {
         let buckets = (0..self.tables.flows.len()).map(|at| self.tables.flows.load(at));
         buckets.flat_map(|bucket| bucket.0).filter(|flow| flow.id != 0).collect()
     }
+}
+
+/// One element at a time: a trace needs few of them.
+impl View for Kernel {
+    fn limits(&self) -> Limits {
+        self.options.limits
+    }
+
+    fn features(&self) -> Features {
+        self.path.features()
+    }
+
+    fn config(&self) -> Config {
+        self.tables.config.load(0)
+    }
+
+    fn index_entry(&self, copy: u32, position: u32) -> Option<IndexEntry> {
+        self.tables.index.get((copy * self.options.limits.index).checked_add(position)?)
+    }
+
+    fn service(&self, number: u32) -> Option<Service> {
+        self.tables.services.get(number)
+    }
+
+    fn slot(&self, place: u32) -> Option<Slot> {
+        slot_of(&self.tables.slots, place)
+    }
+
+    fn previous(&self, place: u32) -> Option<Slot> {
+        slot_of(&self.tables.previous, place)
+    }
+
+    fn backend(&self, index: u32) -> Option<Backend> {
+        self.tables.backends.get(index)
+    }
+
+    fn flows(&self, bucket: u32) -> Option<Bucket> {
+        self.tables.flows.get(bucket)
+    }
+
+    fn limiters(&self, bucket: u32) -> Option<Bucket> {
+        self.tables.limiters.get(bucket)
+    }
+
+    fn prefix(&self, list: u32, address: Addr) -> Option<u32> {
+        self.trie().ok()?.get(&lpm_key(&PrefixKey::of(list, address)), 0).ok()
+    }
+
+    fn port(&self, number: u16) -> Port {
+        self.tables.ports.get(u32::from(number)).unwrap_or_default()
+    }
+}
+
+fn slot_of(lines: &MappedArray<SlotLine>, place: u32) -> Option<Slot> {
+    let SlotLine(slots) = lines.get(place / SLOTS_PER_LINE)?;
+    slots.get((place % SLOTS_PER_LINE) as usize).copied()
 }

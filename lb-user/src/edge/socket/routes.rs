@@ -20,7 +20,7 @@ use tokio::{
 use super::Call;
 use crate::api::{
     BackendPatch, BackendSpec, Edit, PoolPatch, PoolSpec, Refusal, RefusalKind, Request, Response,
-    ServicePatch, ServiceSpec,
+    ServicePatch, ServiceSpec, TraceSpec,
 };
 
 /// Largest body taken, bytes.
@@ -36,6 +36,7 @@ pub(super) fn router(calls: mpsc::Sender<Call>, patience: Duration) -> Router {
         .route("/v1/health", get(async |daemon: Daemon| daemon.ask(Request::Health).await))
         .route("/v1/flows", get(async |daemon: Daemon| daemon.ask(Request::Flows).await))
         .route("/v1/stats", get(async |daemon: Daemon| daemon.ask(Request::Stats).await))
+        .route("/v1/trace", post(trace))
         .route("/v1/services", get(services).post(add_service))
         .route("/v1/services/{name}", get(service).patch(set_service).delete(delete_service))
         .route("/v1/pools", get(pools).post(add_pool))
@@ -58,6 +59,11 @@ pub(super) fn router(calls: mpsc::Sender<Call>, patience: Duration) -> Router {
         })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(Link { calls, patience })
+}
+
+/// A question, though it has a body.
+async fn trace(daemon: Daemon, Input(spec): Input<TraceSpec>) -> Answer {
+    daemon.ask(Request::Trace(spec)).await
 }
 
 async fn services(daemon: Daemon) -> Answer {

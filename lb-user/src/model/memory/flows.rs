@@ -69,6 +69,11 @@ impl Flows {
         self.places[start..start + WAYS].iter().zip(flows).for_each(|(place, flow)| place.set(flow));
     }
 
+    /// A bucket as it is.
+    pub(super) fn read(&self, bucket: u32) -> Option<Bucket> {
+        ((bucket as usize) < self.places.len() / WAYS).then(|| Bucket(self.ways(bucket)))
+    }
+
     fn ways(&self, bucket: u32) -> [Flow; WAYS] {
         std::array::from_fn(|way| self.places[bucket as usize * WAYS + way].get())
     }
@@ -107,6 +112,13 @@ impl Eq for Flows {}
 /// A bucket of [`Flows`].
 #[derive(Debug)]
 pub struct MemoryBucket<'t>(&'t [Cell<Flow>]);
+
+impl<'t> MemoryBucket<'t> {
+    /// The bucket of these places.
+    pub fn new(places: &'t [Cell<Flow>; WAYS]) -> Self {
+        Self(places)
+    }
+}
 
 impl FlowBucket for MemoryBucket<'_> {
     fn load(&self, way: usize) -> Flow {
