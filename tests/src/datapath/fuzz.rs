@@ -99,6 +99,11 @@ impl Chapter {
         arrivals(&world, &mut random, count)
     }
 
+    /// The balancer.
+    pub fn rig(&mut self) -> &mut Rig {
+        &mut self.rig
+    }
+
     /// Sends packets to both sides.
     ///
     /// # Errors
