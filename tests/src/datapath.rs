@@ -289,6 +289,17 @@ impl Rig {
         run_xdp(&mut self.kernel, name::PROGRAM, ingress, 0, frame)
     }
 
+    /// Sends a frame in by [`INGRESS`] so many times, in one go: one that is left as it is, because nothing puts back what
+    /// the program changes.
+    ///
+    /// # Errors
+    /// As [`Rig::run_from`].
+    pub fn run_repeatedly(&mut self, frame: &[u8], times: u32) -> anyhow::Result<()> {
+        let options = TestRunOptions { data_in: Some(frame), repeat: times, ..TestRunOptions::new() };
+        let result = xdp(&mut self.kernel, name::PROGRAM)?.test_run(options);
+        result.map(drop).with_context(|| format!("the kernel does not run {times} times"))
+    }
+
     /// Sends a frame in by [`INGRESS`] that is longer than [`LONGEST`]: the kernel lays it into several buffers.
     ///
     /// # Errors

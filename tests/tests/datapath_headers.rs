@@ -1,10 +1,10 @@
 //! What stands around and before the transport header: VLAN tags, IPv6 extension headers, TTLs, fragments.
 
 use anyhow::ensure;
-use lb_common::abi::{DropReason, PassReason};
+use lb_common::abi::{DropReason, Note, PassReason};
 use lb_tests::{
     datapath::{
-        INGRESS, Rig, THIRD, Verdict,
+        INGRESS, Place, Rig, THIRD, Verdict,
         fixture::{Expect, Fixture, check_all},
         ways::{CLIENTS, VIPS, WAYS, endpoint, to, with_balancer},
     },
@@ -273,6 +273,29 @@ fn later_fragments_are_forgotten_in_time() {
             std::thread::sleep(std::time::Duration::from_millis(50));
             let late = rig.run(&parts[1].frame())?;
             ensure!(late.verdict == Verdict::Drop, "{} {}: {late:?}", CLIENTS[family], VIPS[family]);
+        }
+        Ok(())
+    });
+}
+
+/// A flood of first fragments: each would be remembered. They end here by their TTL, so that every one is the same.
+#[test]
+fn a_cpu_remembers_only_so_many_in_a_moment() {
+    const FLOOD: u64 = 20_000;
+    with_balancer(|rig, _| {
+        for family in 0..2 {
+            let first = datagram(family, 80, 3)[0].clone().ttl(1);
+            rig.gained();
+            let start = rig.jiffies()?;
+            rig.run_repeatedly(&first.frame(), FLOOD as u32)?;
+            let ticks = u64::from(rig.jiffies()?.wrapping_sub(start)) + 1;
+            let counted = rig.counted();
+            let of = |reason: &'static str| counted.get(&Place::Reason(reason)).map_or(0, |c| c.packets);
+            ensure!(of(DropReason::TtlExpired.name()) == FLOOD, "{counted:?}");
+            let limited = of(Note::FlowsLimited.name());
+            // As many as the object file says, in each tick.
+            ensure!(limited >= FLOOD.saturating_sub(1000 * ticks), "{limited} of {FLOOD} in {ticks} ticks");
+            ensure!(limited > 0 && limited < FLOOD, "{limited} of {FLOOD} in {ticks} ticks");
         }
         Ok(())
     });

@@ -32,8 +32,8 @@ const BATCH: usize = 400;
 /// Batches with the same programs.
 const CHAPTER: usize = 10;
 
-/// Reasons that test runs never meet: they always have headroom and every program, and are too slow to use up what may
-/// be remembered in a tick.
+/// Reasons that runs one packet at a time never meet: they always have headroom and every program, and are too slow to
+/// use up what may be remembered in a tick. The first and the last have fixtures of their own; the other is a defect.
 const NEVER: [&str; 3] = ["no_headroom", "no_rare_program", "flow_not_remembered_limited"];
 
 #[test]
