@@ -92,6 +92,8 @@ pub mod name {
     pub const FLOWS_PER_TICK: &str = "FLOWS_PER_TICK";
     /// Read-only global: [`super::Features`].
     pub const FEATURES: &str = "FEATURES";
+    /// Read-only global of [`DECAP`]: the UDP port whose packets are taken for GUE, host byte order.
+    pub const GUE_PORT: &str = "GUE_PORT";
     /// Read-only global: how many dropped packets a CPU tells of in one [`super::Window`].
     pub const DROP_EVENTS: &str = "DROP_EVENTS";
     /// Read-only global: how many forwarded packets a CPU tells of in one [`super::Window`].
@@ -136,6 +138,9 @@ impl Limits {
         prefixes: 1 << 20,
     };
 }
+
+/// The UDP port of GUE (IANA, Service Name and Transport Protocol Port Number Registry).
+pub const GUE_DEFAULT_PORT: u16 = 6080;
 
 /// Interfaces that backends may be reached through.
 pub const MAX_PORTS: u32 = 64;

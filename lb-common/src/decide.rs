@@ -8,7 +8,6 @@ use crate::{
         Backend, Config, DropReason, Encap, Features, Hop, PassReason, PrefixKey, Reason, Selector, Service,
         ServiceKey, Standing, Ticks,
     },
-    encap,
     packet::{Kind, Packet},
     select,
     tables::Tables,
@@ -217,8 +216,8 @@ fn send<'t, T: Tables>(
     }
     let hop = backend.hop();
     // An L2 packet came in whole and leaves as it came; a tunnel adds bytes that may not fit.
-    if encap != Encap::L2 && u32::from(packet.length) + encap::overhead(encap) > u32::from(hop.mtu()) {
-        let room = u32::from(hop.mtu()).saturating_sub(encap::overhead(encap)) as u16;
+    if encap != Encap::L2 && u32::from(packet.length) + standing.overhead() > u32::from(hop.mtu()) {
+        let room = u32::from(hop.mtu()).saturating_sub(standing.overhead()) as u16;
         return Decision::TooBig { room };
     }
     let number = index.wrapping_sub(service.backend_base);

@@ -1,13 +1,14 @@
 //! Outer headers as byte arrays, made from a backend's template.
 
 use crate::{
-    abi::{Backend, Encap, Standing},
+    abi::{Backend, Standing},
     addr::Addr,
     packet::Packet,
     select,
     wire::{
         checksum,
         ip::{Family, V4, V6},
+        protocol,
     },
 };
 
@@ -22,16 +23,6 @@ pub const VLAN_ID: u16 = 0x0fff;
 
 /// Where the IP header begins in a frame with one VLAN tag; bytes.
 pub const TAGGED_OFFSET: u8 = 18;
-
-/// Bytes that an encap adds to a packet.
-#[inline(always)]
-pub const fn overhead(encap: Encap) -> u32 {
-    match encap {
-        Encap::L2 => 0,
-        Encap::Ip4 => 20,
-        Encap::Ip6 => 40,
-    }
-}
 
 /// What [`Standing::sum`](crate::abi::Standing::sum) is for these outer addresses: the sum of all that every packet shares.
 /// Left out are the traffic class, the length, TTL and protocol, and the flow's bits of the source.
@@ -55,13 +46,13 @@ const fn spread(standing: Standing, hash: u64) -> u32 {
     select::spread_of(hash) & mask
 }
 
-/// The outer IPv4 header (RFC 2003) as words that have its bytes' order in memory: DF set, identification 0
-/// (RFC 6864 section 4.1), DSCP and ECN of the inner packet (RFC 6040).
+/// An outer IPv4 header as words that have its bytes' order in memory: DF set, identification 0 (RFC 6864 section 4.1),
+/// DSCP and ECN of the inner packet (RFC 6040).
 #[inline(always)]
-pub const fn ip4(backend: &Backend, standing: Standing, packet: &Packet, hash: u64) -> [u32; 5] {
-    let length = packet.length as u32 + 20;
+const fn outer4(backend: &Backend, standing: Standing, packet: &Packet, hash: u64, protocol: u8) -> [u32; 5] {
+    let length = packet.length as u32 + standing.overhead();
     let class = packet.traffic_class as u32;
-    let ttl_protocol = (OUTER_TTL as u32) << 8 | inner_protocol(packet) as u32;
+    let ttl_protocol = (OUTER_TTL as u32) << 8 | protocol as u32;
     let spread = spread(standing, hash);
     let sum = standing.sum() as u32 + class + length + ttl_protocol + (spread >> 16) + (spread & 0xffff);
     let check = checksum::finish(sum) as u32;
@@ -74,13 +65,14 @@ pub const fn ip4(backend: &Backend, standing: Standing, packet: &Packet, hash: u
     ]
 }
 
-/// The outer IPv6 header (RFC 2473) as words that have its bytes' order in memory: the flow label from the flow's
-/// hash (RFC 6438) and the traffic class of the inner packet (RFC 6040).
+/// An outer IPv6 header as words that have its bytes' order in memory: the flow label from the flow's hash (RFC 6438)
+/// and the traffic class of the inner packet (RFC 6040).
 #[inline(always)]
-pub const fn ip6(backend: &Backend, standing: Standing, packet: &Packet, hash: u64) -> [u64; 5] {
+const fn outer6(backend: &Backend, standing: Standing, packet: &Packet, hash: u64, protocol: u8) -> [u64; 5] {
     let label = (hash >> 12) as u32 & 0xf_ffff;
     let first = 6 << 28 | (packet.traffic_class as u32) << 20 | label;
-    let second = (packet.length as u32) << 16 | (inner_protocol(packet) as u32) << 8 | OUTER_TTL as u32;
+    let length = packet.length as u32 + standing.overhead() - 40;
+    let second = length << 16 | (protocol as u32) << 8 | OUTER_TTL as u32;
     let [source_high, source_low] = backend.outer_source.words();
     let [destination_high, destination_low] = backend.outer_destination.words();
     [
@@ -93,10 +85,91 @@ pub const fn ip6(backend: &Backend, standing: Standing, packet: &Packet, hash: u
     ]
 }
 
+/// The UDP header of a GUE packet, as two words in the order of memory. The source port is the flow's, from the dynamic
+/// ports (RFC 6335), for receive-side scaling that looks at ports. The checksum is 0: the inner packet has its own, and
+/// a tunnel may do without (RFC 768; for IPv6 RFC 6935 and RFC 6936).
+#[inline(always)]
+const fn udp(backend: &Backend, packet: &Packet, hash: u64, behind: u32) -> [u32; 2] {
+    let source = 0xc000 | select::spread_of(hash) & 0x3fff;
+    let length = packet.length as u32 + 8 + behind;
+    [(source << 16 | backend.gue_port as u32 & 0xffff).to_be(), (length << 16).to_be()]
+}
+
+/// The header of GUE variant 0: version 0, no control message, no optional fields, and what follows.
+#[inline(always)]
+const fn gue_header(packet: &Packet) -> u32 {
+    ((inner_protocol(packet) as u32) << 16).to_be()
+}
+
+/// The outer header of [`crate::abi::Encap::Ip4`] (RFC 2003, RFC 4213).
+#[inline(always)]
+pub const fn ip4(backend: &Backend, standing: Standing, packet: &Packet, hash: u64) -> [u32; 5] {
+    outer4(backend, standing, packet, hash, inner_protocol(packet))
+}
+
+/// The outer header of [`crate::abi::Encap::Ip6`] (RFC 2473).
+#[inline(always)]
+pub const fn ip6(backend: &Backend, standing: Standing, packet: &Packet, hash: u64) -> [u64; 5] {
+    outer6(backend, standing, packet, hash, inner_protocol(packet))
+}
+
+/// The outer headers of [`crate::abi::Encap::Gue4`].
+#[inline(always)]
+pub const fn gue4(backend: &Backend, standing: Standing, packet: &Packet, hash: u64) -> [u32; 7] {
+    let [a, b, c, d, e] = outer4(backend, standing, packet, hash, protocol::UDP);
+    let [f, g] = udp(backend, packet, hash, 0);
+    [a, b, c, d, e, f, g]
+}
+
+/// The outer headers of [`crate::abi::Encap::GueHeader4`].
+#[inline(always)]
+pub const fn gue_header4(backend: &Backend, standing: Standing, packet: &Packet, hash: u64) -> [u32; 8] {
+    let [a, b, c, d, e] = outer4(backend, standing, packet, hash, protocol::UDP);
+    let [f, g] = udp(backend, packet, hash, 4);
+    [a, b, c, d, e, f, g, gue_header(packet)]
+}
+
+/// The outer headers of [`crate::abi::Encap::Gue6`].
+#[inline(always)]
+pub const fn gue6(backend: &Backend, standing: Standing, packet: &Packet, hash: u64) -> [u64; 6] {
+    let [a, b, c, d, e] = outer6(backend, standing, packet, hash, protocol::UDP);
+    let [f, g] = udp(backend, packet, hash, 0);
+    [a, b, c, d, e, joined(f, g)]
+}
+
+/// The outer headers of [`crate::abi::Encap::GueHeader6`].
+#[inline(always)]
+pub const fn gue_header6(backend: &Backend, standing: Standing, packet: &Packet, hash: u64) -> [u32; 13] {
+    let [a, b, c, d, e] = outer6(backend, standing, packet, hash, protocol::UDP);
+    let [f, g] = udp(backend, packet, hash, 4);
+    let ([a, b], [c, d], [e, h], [i, j], [k, l]) = (parted(a), parted(b), parted(c), parted(d), parted(e));
+    [a, b, c, d, e, h, i, j, k, l, f, g, gue_header(packet)]
+}
+
+/// Two words one after the other in memory, as one.
+#[inline(always)]
+const fn joined(first: u32, second: u32) -> u64 {
+    if cfg!(target_endian = "little") {
+        first as u64 | (second as u64) << 32
+    } else {
+        (first as u64) << 32 | second as u64
+    }
+}
+
+/// A word as two, in the order of memory.
+#[inline(always)]
+const fn parted(word: u64) -> [u32; 2] {
+    if cfg!(target_endian = "little") {
+        [word as u32, (word >> 32) as u32]
+    } else {
+        [(word >> 32) as u32, word as u32]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{packet::Kind, wire::pod};
+    use crate::{abi::Encap, packet::Kind, wire::pod};
 
     fn packet(length: u16, traffic_class: u8) -> Packet {
         Packet {

@@ -3,7 +3,7 @@
 
 use aya_ebpf::{bindings::xdp_action, helpers::bpf_xdp_adjust_head, programs::XdpContext};
 use lb_common::{
-    abi::{DropReason, Encap, Hop, Port},
+    abi::{DropReason, Encap, Features, Hop, Port},
     decide::Forward,
     encap,
     packet::Packet,
@@ -47,6 +47,16 @@ pub fn send(
         }
         Encap::Ip4 => head.push(ctx, ETHER_IPV4, encap::ip4(backend, standing, packet, hash)),
         Encap::Ip6 => head.push(ctx, ETHER_IPV6, encap::ip6(backend, standing, packet, hash)),
+        // The verifier removes what no backend uses.
+        Encap::Gue4 | Encap::Gue6 | Encap::GueHeader4 | Encap::GueHeader6
+            if !maps::features().has(Features::GUE) =>
+        {
+            None
+        }
+        Encap::Gue4 => head.push(ctx, ETHER_IPV4, encap::gue4(backend, standing, packet, hash)),
+        Encap::Gue6 => head.push(ctx, ETHER_IPV6, encap::gue6(backend, standing, packet, hash)),
+        Encap::GueHeader4 => head.push(ctx, ETHER_IPV4, encap::gue_header4(backend, standing, packet, hash)),
+        Encap::GueHeader6 => head.push(ctx, ETHER_IPV6, encap::gue_header6(backend, standing, packet, hash)),
     };
     written.ok_or(DropReason::NoHeadroom)?;
     Ok(verdict)

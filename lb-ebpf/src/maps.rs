@@ -11,9 +11,9 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        ANSWERS, Backend, Bucket, Config, Counter, EVENT_BYTES, Event, Features, Flow, IndexEntry, Limits,
-        MAX_PORTS, Note, Port, PrefixKey, Reason, SLOTS_PER_LINE, Service, Slot, SlotLine, Stage, Ticks,
-        WAYS, Window,
+        ANSWERS, Backend, Bucket, Config, Counter, EVENT_BYTES, Event, Features, Flow, GUE_DEFAULT_PORT,
+        IndexEntry, Limits, MAX_PORTS, Note, Port, PrefixKey, Reason, SLOTS_PER_LINE, Service, Slot,
+        SlotLine, Stage, Ticks, WAYS, Window,
     },
     addr::Addr,
     admit,
@@ -77,6 +77,9 @@ static FLOW_MASK: Global<u32> = Global::new(Limits::DEFAULT.flow_buckets - 1);
 /// How many flows a CPU may remember in one tick.
 #[unsafe(no_mangle)]
 static FLOWS_PER_TICK: Global<u32> = Global::new(1000);
+/// On a backend: the UDP port whose packets are taken for GUE.
+#[unsafe(no_mangle)]
+static GUE_PORT: Global<u16> = Global::new(GUE_DEFAULT_PORT);
 #[unsafe(no_mangle)]
 static DROP_EVENTS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
@@ -87,6 +90,12 @@ static FLOW_EVENTS: Global<u32> = Global::new(0);
 pub struct Budget {
     window: u64,
     used: u32,
+}
+
+/// On a backend: the UDP port whose packets are taken for GUE, host byte order.
+#[inline(always)]
+pub fn gue_port() -> u16 {
+    GUE_PORT.load()
 }
 
 /// Coarse time. Inlined by the kernel: a load.

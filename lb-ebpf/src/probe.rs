@@ -3,7 +3,8 @@
 
 use aya_ebpf::{
     bindings::{
-        BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
+        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
     helpers::{bpf_redirect, bpf_skb_vlan_push},
     programs::TcContext,
@@ -18,6 +19,10 @@ use lb_common::{
 use network_types::eth::EthHdr;
 
 use crate::maps::{self, Maps};
+
+/// What is pushed before a packet.
+const UDP_IN_V4: u32 = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
+const UDP_IN_V6: u32 = BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
 
 /// What became of a packet.
 pub enum Steered {
@@ -94,6 +99,22 @@ fn rewrite(ctx: &TcContext, index: u32) -> Option<Hop> {
         }
         Encap::Ip6 => {
             push(ctx, encap::ip6(backend, standing, &packet, hash), BPF_F_ADJ_ROOM_ENCAP_L3_IPV6)?;
+            ethernet(ctx, hop, ETHER_IPV6)?;
+        }
+        Encap::Gue4 => {
+            push(ctx, encap::gue4(backend, standing, &packet, hash), UDP_IN_V4)?;
+            ethernet(ctx, hop, ETHER_IPV4)?;
+        }
+        Encap::GueHeader4 => {
+            push(ctx, encap::gue_header4(backend, standing, &packet, hash), UDP_IN_V4)?;
+            ethernet(ctx, hop, ETHER_IPV4)?;
+        }
+        Encap::Gue6 => {
+            push(ctx, encap::gue6(backend, standing, &packet, hash), UDP_IN_V6)?;
+            ethernet(ctx, hop, ETHER_IPV6)?;
+        }
+        Encap::GueHeader6 => {
+            push(ctx, encap::gue_header6(backend, standing, &packet, hash), UDP_IN_V6)?;
             ethernet(ctx, hop, ETHER_IPV6)?;
         }
     }

@@ -6,7 +6,7 @@ use anyhow::ensure;
 use lb_tests::{
     datapath::{
         INGRESS, Verdict,
-        target::{blank, hop, ipip, pool, service},
+        target::{behind, blank, hop, ipip, pool, service},
         with_rig,
     },
     packets::{
@@ -15,7 +15,7 @@ use lb_tests::{
         protocol, raw, tcp, udp,
     },
 };
-use lb_user::model::plan::Target;
+use lb_user::model::{plan::Target, service::Via};
 
 const MACS: Macs = Macs { destination: LB_MAC, source: ROUTER_MAC };
 
@@ -27,16 +27,20 @@ fn tunnelled(inner: &[u8], outer_v4: bool) -> Vec<u8> {
     wrapped(
         inner,
         MACS,
-        Outer { source: address(source), destination: address(destination), flow_label: 0x12345 },
+        Outer { source: address(source), destination: address(destination), flow_label: 0x12345, gue: None },
     )
 }
 
 #[test]
 fn what_the_balancer_wraps_comes_out_as_it_was() {
-    let target = Target {
+    let mut target = Target {
         pools: vec![
             pool("in-4", 11, vec![ipip("10.9.0.1", hop(INGRESS, 1))]),
             pool("in-6", 11, vec![ipip("2001:db8:9::1", hop(INGRESS, 2))]),
+            pool("gue-4", 11, vec![behind(Via::Gue, "10.9.0.3", hop(INGRESS, 3))]),
+            pool("gue-6", 11, vec![behind(Via::Gue, "2001:db8:9::4", hop(INGRESS, 4))]),
+            pool("gue0-4", 11, vec![behind(Via::Gue0, "10.9.0.5", hop(INGRESS, 5))]),
+            pool("gue0-6", 11, vec![behind(Via::Gue0, "2001:db8:9::6", hop(INGRESS, 6))]),
         ],
         services: vec![
             service("4in4", "192.0.2.1", &["tcp/4", "udp/4"], "in-4"),
@@ -46,16 +50,23 @@ fn what_the_balancer_wraps_comes_out_as_it_was() {
         ],
         ..blank()
     };
+    for (family, vip) in [("v4", "192.0.2.1"), ("v6", "2001:db8::1")] {
+        for (port, pool) in [(14, "gue-4"), (16, "gue-6"), (24, "gue0-4"), (26, "gue0-6")] {
+            let ports = [format!("tcp/{port}"), format!("udp/{port}")];
+            let ports = ports.each_ref().map(String::as_str);
+            target.services.push(service(&format!("{pool}.{family}"), vip, &ports, pool));
+        }
+    }
     with_rig(move |rig| {
         rig.install(&target)?;
         for (client, vip) in [("198.51.100.7", "192.0.2.1"), ("2001:db8:c::7", "2001:db8::1")] {
-            for (port, backend) in [(4, 1), (6, 2)] {
+            for (port, backend) in [(4, 1), (6, 2), (14, 3), (16, 4), (24, 5), (26, 6)] {
                 let client = SocketAddr::new(client.parse()?, 40000);
                 let vip = SocketAddr::new(vip.parse()?, port);
                 for packet in [
                     Packet::tcp(client, vip).flags(flag::SYN),
                     Packet::tcp(client, vip).padding(6),
-                    Packet::tcp(client, vip).traffic_class(0xb9).ip_length(1460),
+                    Packet::tcp(client, vip).traffic_class(0xb9).ip_length(1448),
                     Packet::udp(client, vip),
                     Packet::udp(client, vip).payload(*b"odd").padding(15),
                 ] {
@@ -85,6 +96,9 @@ fn what_the_balancer_wraps_comes_out_as_it_was() {
 fn other_traffic_is_left_alone() {
     let inner = udp("198.51.100.7:1", "192.0.2.1:2").payload(*b"data");
     let ipip = || raw(protocol::IPIP, "10.0.0.1", "10.9.0.1").payload(inner.ip_packet());
+    let gue = |header: &[u8]| {
+        udp("198.51.100.7:50000", "10.9.0.1:6080").payload([header, &inner.ip_packet()].concat()).frame()
+    };
     let six = || raw(protocol::IPIP, "2001:db8::1", "2001:db8:9::1").payload(inner.ip_packet());
     let cases = [
         ("ARP", ethernet([0xff; 6], ROUTER_MAC, ether::ARP, &[0; 46])),
@@ -92,6 +106,12 @@ fn other_traffic_is_left_alone() {
         ("TCP", tcp("198.51.100.7:1", "192.0.2.1:80").frame()),
         ("TCP over IPv6", tcp("[2001:db8::7]:1", "[2001:db8::1]:80").frame()),
         ("ICMP", raw(protocol::ICMP, "10.0.0.1", "10.9.0.1").payload([8; 8]).frame()),
+        ("UDP to another port", udp("198.51.100.7:6080", "10.9.0.1:6081").payload(inner.ip_packet()).frame()),
+        ("a GUE control message", gue(&[0x20, 4, 0, 0])),
+        ("GUE with options", gue(&[0x01, 4, 0, 0, 0, 0, 0, 0])),
+        ("GUE with flags", gue(&[0, 4, 0x80, 0])),
+        ("GUE around TCP", gue(&[0, 6, 0, 0])),
+        ("a UDP header cut short", udp("198.51.100.7:1", "10.9.0.1:6080").cut(ETHERNET_LEN + 23).frame()),
         ("GRE", raw(47, "10.0.0.1", "10.9.0.1").payload([0; 24]).frame()),
         // Our tunnels have none of these; the kernel's own tunnel driver may make sense of them.
         ("an outer header with options", ipip().options(&[1; 4]).frame()),

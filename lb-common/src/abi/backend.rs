@@ -12,6 +12,14 @@ pub enum Encap {
     Ip4 = 2,
     /// IP-in-IP with an IPv6 outer header (RFC 2473).
     Ip6 = 3,
+    /// GUE variant 1 (draft-ietf-intarea-gue): the packet right behind an outer IPv4 and UDP header.
+    Gue4 = 4,
+    /// The same with an IPv6 outer header.
+    Gue6 = 5,
+    /// GUE variant 0: with a GUE header of four bytes between UDP header and packet. The outer one is IPv4.
+    GueHeader4 = 6,
+    /// The same with an IPv6 outer header.
+    GueHeader6 = 7,
 }
 
 impl Encap {
@@ -22,8 +30,35 @@ impl Encap {
             1 => Some(Self::L2),
             2 => Some(Self::Ip4),
             3 => Some(Self::Ip6),
+            4 => Some(Self::Gue4),
+            5 => Some(Self::Gue6),
+            6 => Some(Self::GueHeader4),
+            7 => Some(Self::GueHeader6),
             _ => None,
         }
+    }
+
+    /// Bytes that it adds to a packet.
+    pub const fn overhead(self) -> u8 {
+        match self {
+            Self::L2 => 0,
+            Self::Ip4 => 20,
+            Self::Ip6 => 40,
+            Self::Gue4 => 20 + 8,
+            Self::Gue6 => 40 + 8,
+            Self::GueHeader4 => 20 + 8 + 4,
+            Self::GueHeader6 => 40 + 8 + 4,
+        }
+    }
+
+    /// Whether the outer header is IPv4.
+    pub const fn is_outer_v4(self) -> bool {
+        matches!(self, Self::Ip4 | Self::Gue4 | Self::GueHeader4)
+    }
+
+    /// Whether there is a UDP header.
+    pub const fn is_gue(self) -> bool {
+        matches!(self, Self::Gue4 | Self::Gue6 | Self::GueHeader4 | Self::GueHeader6)
     }
 }
 
@@ -43,8 +78,8 @@ pub struct Backend {
     pub outer_source: Addr,
     /// Destination of the outer header: the backend's own address.
     pub outer_destination: Addr,
-    /// Zero.
-    pub reserved: u64,
+    /// UDP port that GUE packets go to, host byte order; 0 for others.
+    pub gue_port: u64,
 }
 
 impl Backend {
@@ -85,7 +120,14 @@ impl Standing {
     /// tells it from who had its number before. It takes nothing yet.
     #[inline(always)]
     pub const fn new(encap: Encap, spread_bits: u8, sum: u16, epoch: u8) -> Self {
-        Self(encap as u64 | (spread_bits as u64) << 8 | (sum as u64) << 16 | (epoch as u64) << 40)
+        let overhead = encap.overhead() as u64;
+        Self(
+            encap as u64
+                | (spread_bits as u64) << 8
+                | (sum as u64) << 16
+                | (epoch as u64) << 40
+                | overhead << 48,
+        )
     }
 
     /// The same backend, taking what is said here.
@@ -130,6 +172,12 @@ impl Standing {
     #[inline(always)]
     pub const fn epoch(self) -> u8 {
         (self.0 >> 40) as u8
+    }
+
+    /// Bytes that outer headers add to a packet.
+    #[inline(always)]
+    pub const fn overhead(self) -> u32 {
+        (self.0 >> 48) as u8 as u32
     }
 
     /// Whether a remembered flow may go on there; with `opens`, whether a packet that opens a flow may.

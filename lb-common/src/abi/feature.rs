@@ -24,8 +24,10 @@ impl Features {
     pub const EVENTS: Self = Self(1 << 6);
     /// Frames are captured.
     pub const CAPTURE: Self = Self(1 << 7);
+    /// Backends behind GUE.
+    pub const GUE: Self = Self(1 << 8);
     /// All of them.
-    pub const ALL: Self = Self((1 << 8) - 1);
+    pub const ALL: Self = Self((1 << 9) - 1);
 
     /// Whether it has all of `others`.
     #[inline(always)]

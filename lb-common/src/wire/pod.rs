@@ -30,10 +30,6 @@ pod!(
     u16,
     u32,
     u64,
-    [u32; 5],
-    [u32; 7],
-    [u64; 6],
-    [u64; 5],
     network_types::eth::EthHdr,
     network_types::ip::Ipv4Hdr,
     network_types::ip::Ipv6Hdr,
@@ -53,8 +49,8 @@ pod!(
     crate::abi::bench::Rehearsal,
 );
 
-// SAFETY: bytes.
-unsafe impl<const N: usize> Pod for [u8; N] {}
+// SAFETY: values without padding, one after the other.
+unsafe impl<T: Pod, const N: usize> Pod for [T; N] {}
 
 /// Reads a value at `offset`, whatever its alignment; `None` if the bytes end before it does.
 #[inline(always)]

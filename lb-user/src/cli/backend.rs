@@ -10,7 +10,7 @@ use clap::{
 use super::{ask::Ask, name, render};
 use crate::{
     api::{BackendPatch, BackendSpec, Edit, Request},
-    model::service::{AdminState, DEFAULT_WEIGHT, MAX_VLAN, MAX_WEIGHT},
+    model::service::{AdminState, DEFAULT_WEIGHT, MAX_VLAN, MAX_WEIGHT, Via},
 };
 
 /// What can be done with backends; without a command they are listed.
@@ -75,7 +75,6 @@ pub(super) enum BackendCommand {
 }
 
 /// Names of [`crate::model::service::Via`].
-const VIA: [&str; 2] = ["l2", "ipip"];
 
 const WEIGHT: &str = "Its share relative to the pool's other backends; 0 takes no new flows";
 
@@ -112,7 +111,7 @@ pub(super) struct BackendSet {
 }
 
 fn via() -> PossibleValuesParser {
-    PossibleValuesParser::new(VIA)
+    PossibleValuesParser::new(Via::ALL.map(|(word, _)| word))
 }
 
 fn weight() -> impl TypedValueParser<Value = u16> {
@@ -159,8 +158,12 @@ mod tests {
 
     #[test]
     fn ways_are_those_of_the_model() {
-        use crate::model::service::Via;
-        assert_eq!(VIA.map(str::to_owned), [Via::L2, Via::Ipip].map(|via| via.to_string()));
+        for (word, via) in Via::ALL {
+            assert_eq!(via.to_string(), word);
+            let set = request(&format!("lb backend set web w1 --via {word}"));
+            let Request::Edit(Edit::SetBackend { patch, .. }) = set else { panic!("{set:?}") };
+            assert_eq!(patch.via.as_deref(), Some(word));
+        }
     }
 
     #[test]

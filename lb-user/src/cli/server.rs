@@ -1,6 +1,7 @@
 //! `lb server`: what is done on a backend.
 
 use clap::{Args, Subcommand, ValueEnum};
+use lb_common::abi::GUE_DEFAULT_PORT;
 
 use crate::{
     edge::kernel::server::{self, Program},
@@ -15,6 +16,7 @@ pub(super) enum ServerCommand {
     #[command(after_help = "Examples:
   lb server decap --interface eth0
   lb server decap --interface eth0 --mode generic
+  lb server decap --interface eth0 --gue-port 9999
   lb server decap --interface eth0 --off")]
     Decap {
         #[command(flatten)]
@@ -22,6 +24,9 @@ pub(super) enum ServerCommand {
         /// How to attach
         #[arg(long, value_enum, default_value_t = Mode::Auto)]
         mode: Mode,
+        /// UDP port that GUE packets come to: `gue_port` of the balancer
+        #[arg(long, default_value_t = GUE_DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+        gue_port: u16,
     },
     /// Attach a program that lets everything pass: a veth's peer needs one to receive natively
     #[command(
@@ -70,7 +75,7 @@ impl From<Mode> for XdpMode {
 impl ServerCommand {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let (program, place, mode) = match self {
-            Self::Decap { place, mode } => (Program::Decap, place, mode.into()),
+            Self::Decap { place, mode, gue_port } => (Program::Decap { gue_port }, place, mode.into()),
             Self::Pass { place } => (Program::Pass, place, XdpMode::Native),
         };
         if place.off {

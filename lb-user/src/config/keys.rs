@@ -39,6 +39,7 @@ pub static LB: TableKeys = TableKeys {
         Key { name: "seed", example: "seed = \"0x5eed0f1ee7\"" },
         Key { name: "tunnel_source", example: "tunnel_source = \"172.16.0.0/16\"" },
         Key { name: "tunnel_source6", example: "tunnel_source6 = \"100::/64\"" },
+        Key { name: "gue_port", example: "gue_port = 6080" },
         Key { name: "transition_max", example: "transition_max = \"1h\"" },
     ],
 };

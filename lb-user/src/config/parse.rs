@@ -174,6 +174,9 @@ fn read_settings(node: &Node<'_>) -> Settings {
             Some((IpAddr::V6(address), length)) => (address, length),
             _ => default.tunnel_source_v6,
         },
+        gue_port: node
+            .optional("gue_port", integer_in(1..=u16::MAX))
+            .map_or(default.gue_port, |port| port.value),
         seed: node.optional("seed", read_seed).map_or(default.seed, |seed| seed.value),
     }
 }
@@ -225,12 +228,11 @@ fn read_pool(node: Node<'_>) -> PoolDraft<'_> {
 }
 
 fn read_backend(node: Node<'_>) -> BackendDraft<'_> {
-    let vias = &[("l2", Via::L2), ("ipip", Via::Ipip)];
     let states = &[("ready", AdminState::Ready), ("drain", AdminState::Drain), ("maint", AdminState::Maint)];
     BackendDraft {
         name: node.required("name", name),
         address: node.required("address", address),
-        via: node.optional("via", one_of(vias)).map_or(Via::default(), |via| via.value),
+        via: node.optional("via", one_of(&Via::ALL)).map_or(Via::default(), |via| via.value),
         weight: node
             .optional("weight", integer_in(0..=MAX_WEIGHT))
             .map_or(DEFAULT_WEIGHT, |weight| weight.value),

@@ -35,13 +35,14 @@ fn address(text: &str) -> IpAddr {
 #[test]
 fn the_example_is_valid_and_means_what_it_says() {
     let desired = parse(example()).unwrap();
-    let Settings { interfaces, xdp, seed, tunnel_source_v4, tunnel_source_v6, transition_max } =
+    let Settings { interfaces, xdp, seed, tunnel_source_v4, tunnel_source_v6, gue_port, transition_max } =
         &desired.settings;
     assert_eq!(*transition_max, Duration::from_secs(3600));
     assert_eq!(interfaces, &["eth0"]);
     assert_eq!((*xdp, *seed), (XdpMode::Auto, 0x5e_ed0f_1ee7));
     assert_eq!(tunnel_source_v4.1, 16);
     assert_eq!(tunnel_source_v6.1, 64);
+    assert_eq!(*gue_port, 6080);
 
     let web = &desired.pools[0];
     assert_eq!((web.name.as_str(), web.slots), ("web", DEFAULT_SLOTS));
@@ -493,6 +494,7 @@ fn the_reference_names_the_defaults_and_ranges_that_hold() {
         (&keys::LB, "seed", format!("| {seed} |")),
         (&keys::LB, "tunnel_source", format!("| `{v4}/{v4_length}` |")),
         (&keys::LB, "tunnel_source6", format!("| `{v6}/{v6_length}` |")),
+        (&keys::LB, "gue_port", format!("| {} |", Settings::default().gue_port)),
         (&keys::POOL, "slots", format!("| {DEFAULT_SLOTS} |")),
         (&keys::POOL, "slots", format!("from {} to {}", SLOTS_RANGE.start(), SLOTS_RANGE.end())),
         (&keys::POOL, "backend", format!("at most {most_backends}")),

@@ -27,12 +27,12 @@ pub(super) struct Member {
 pub(super) struct Server {
     pub(super) pool: Name,
     address: IpAddr,
-    tunnelled: bool,
+    via: Via,
 }
 
 impl Server {
     pub(super) fn of(pool: &Pool, backend: &Backend) -> Self {
-        Self { pool: pool.name.clone(), address: backend.address, tunnelled: backend.via == Via::Ipip }
+        Self { pool: pool.name.clone(), address: backend.address, via: backend.via }
     }
 }
 

@@ -24,7 +24,9 @@ use crate::{
         plan::{HopTarget, MemberTarget, Outer, PoolTarget, ServiceTarget, Target},
         probe::{BackendId, ProbeSpec},
         quic::{QuicIds, ServerId},
-        service::{AdminState, Backend, Desired, Name, Pool, Ports, Service, ServicePort, Tracking, Via},
+        service::{
+            AdminState, Backend, Desired, Name, Pool, Ports, Service, ServicePort, Settings, Tracking, Via,
+        },
         transition::{idle_ticks, ticks},
     },
 };
@@ -41,7 +43,7 @@ impl Controller {
         let services = desired.services.iter().zip(keys);
         Target {
             seed: settings.seed,
-            outer: Outer { v4: settings.tunnel_source_v4, v6: settings.tunnel_source_v6 },
+            outer: outer(settings),
             pools: desired
                 .pools
                 .iter()
@@ -53,7 +55,6 @@ impl Controller {
             services: services.map(|(service, keys)| self.service_target(desired, service, keys)).collect(),
             settled: self.settled.clone(),
             fragment_idle: ticks(FRAGMENT_IDLE, self.identity.ticks_per_second),
-            gue_port: 6080,
             prefixes,
             lists: desired.acls.iter().map(|acl| Arc::clone(&acl.table)).collect(),
             features: features(desired),
@@ -100,7 +101,7 @@ impl Controller {
             let keeps = known.is_some_and(|member| serves(pool, backend, member));
             MemberTarget {
                 address: backend.address,
-                tunnelled: backend.via == Via::Ipip,
+                via: backend.via,
                 weight: if state == Some(State::Up) { u32::from(backend.weight) } else { 0 },
                 keeps: keeps && hop.is_some(),
                 server_id: backend.server_id.map(ServerId::key),
@@ -115,7 +116,7 @@ impl Controller {
             let hop = hop.map(|hop| hop_target(backend, hop));
             MemberTarget {
                 address: backend.address,
-                tunnelled: backend.via == Via::Ipip,
+                via: backend.via,
                 weight: 0,
                 keeps: hop.is_some(),
                 server_id: backend.server_id.filter(|id| taken.insert(*id)).map(ServerId::key),
@@ -162,9 +163,8 @@ impl Controller {
 
     /// What stands for a backend in the tables.
     pub(super) fn identity_of(&self, backend: &Backend) -> layout::Identity {
-        let settings = &self.desired.settings;
-        let outer = Outer { v4: settings.tunnel_source_v4, v6: settings.tunnel_source_v6 };
-        layout::Identity::new(backend.address, backend.via == Via::Ipip, &outer)
+        let outer = outer(&self.desired.settings);
+        layout::Identity::new(backend.address, backend.via, &outer)
     }
 
     /// Where a pool is probed: at the VIP of its first service that has the port; of a prefix, at its first address.
@@ -183,7 +183,9 @@ impl Controller {
 
 /// What the program must be able to do for a configuration.
 pub fn features(desired: &Desired) -> Features {
-    desired.services.iter().map(needs).fold(Features::NONE, Features::with)
+    let of_services = desired.services.iter().map(needs);
+    let of_backends = desired.pools.iter().flat_map(|pool| &pool.backends).map(|backend| backend.via.needs());
+    of_services.chain(of_backends).fold(Features::NONE, Features::with)
 }
 
 fn needs(service: &Service) -> Features {
@@ -197,6 +199,10 @@ fn needs(service: &Service) -> Features {
         (Features::LIMITS, service.limit.is_some()),
     ];
     uses.into_iter().filter(|(_, used)| *used).fold(Features::NONE, |all, (feature, _)| all.with(feature))
+}
+
+fn outer(settings: &Settings) -> Outer {
+    Outer { v4: settings.tunnel_source_v4, v6: settings.tunnel_source_v6, gue_port: settings.gue_port }
 }
 
 fn hop_target(backend: &Backend, hop: &NextHop) -> HopTarget {
@@ -221,7 +227,7 @@ fn max_segment(backend: &Backend, hop: &NextHop, target: SocketAddr) -> Option<u
     if backend.via == Via::L2 {
         return None;
     }
-    let outer = if backend.address.is_ipv4() { 20 } else { 40 };
+    let outer = u32::from(backend.via.encap(&backend.address).overhead());
     let inner = if target.is_ipv4() { 40 } else { 60 };
     let room = hop.mtu.saturating_sub(outer + inner);
     // Below this the kernel refuses (TCP_MIN_MSS).

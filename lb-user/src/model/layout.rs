@@ -17,7 +17,7 @@ use lb_common::{
 
 use super::{
     plan::{ListTarget, Outer, PoolTarget, Target},
-    service::Name,
+    service::{Name, Via},
 };
 
 /// A table is full: what was needed, and how large it is.
@@ -97,19 +97,23 @@ pub struct Identity {
     pub outer_source: Addr,
     /// Its low bits that carry the flow's hash.
     pub spread_bits: u8,
+    /// UDP port of GUE packets; 0 for others.
+    pub gue_port: u16,
 }
 
 impl Identity {
     /// The identity of a backend under these tunnel sources.
-    pub fn new(address: IpAddr, tunnelled: bool, outer: &Outer) -> Self {
-        let (encap, (source, prefix), bits) = match (tunnelled, address) {
-            (false, _) => (Encap::L2, (Addr::NONE, 0), 0),
-            (true, IpAddr::V4(_)) => (Encap::Ip4, (Addr::from(IpAddr::V4(outer.v4.0)), outer.v4.1), 32),
-            (true, IpAddr::V6(_)) => (Encap::Ip6, (Addr::from(IpAddr::V6(outer.v6.0)), outer.v6.1), 128),
+    pub fn new(address: IpAddr, via: Via, outer: &Outer) -> Self {
+        let encap = via.encap(&address);
+        let (source, prefix, bits) = match (encap, address) {
+            (Encap::L2, _) => (Addr::NONE, 0, 0),
+            (_, IpAddr::V4(_)) => (Addr::from(IpAddr::V4(outer.v4.0)), outer.v4.1, 32),
+            (_, IpAddr::V6(_)) => (Addr::from(IpAddr::V6(outer.v6.0)), outer.v6.1, 128),
         };
         // At most 32 bits of hash go into an address.
         let spread_bits = u8::min(bits - u8::min(prefix, bits), 32);
-        Self { address, encap, outer_source: source, spread_bits }
+        let gue_port = if encap.is_gue() { outer.gue_port } else { 0 };
+        Self { address, encap, outer_source: source, spread_bits, gue_port }
     }
 }
 
@@ -333,11 +337,8 @@ impl Layout {
     }
 
     fn place_pool(&mut self, target: &PoolTarget, outer: &Outer) -> Result<(), Full> {
-        let wanted: BTreeSet<Identity> = target
-            .members
-            .iter()
-            .map(|member| Identity::new(member.address, member.tunnelled, outer))
-            .collect();
+        let wanted: BTreeSet<Identity> =
+            target.members.iter().map(|member| Identity::new(member.address, member.via, outer)).collect();
         if let Some(place) = self.pools.get_mut(&target.name)
             && place.slots == target.slots
             && place.number(&wanted).is_some()

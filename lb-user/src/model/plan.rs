@@ -25,7 +25,7 @@ use super::{
     layout::{Identity, Layout, PoolPlace},
     maglev,
     memory::Memory,
-    service::Name,
+    service::{Name, Via},
 };
 
 /// One step of a plan.
@@ -107,8 +107,6 @@ pub struct Target {
     pub settled: BTreeSet<u32>,
     /// How long fragments are waited for; ticks.
     pub fragment_idle: u32,
-    /// UDP port of GUE packets.
-    pub gue_port: u16,
     /// Prefixes of virtual addresses: their bits in the 128 of an [`Addr`]. Their places here are the numbers that
     /// services' keys name them by.
     pub prefixes: Vec<(Addr, u32)>,
@@ -141,12 +139,14 @@ pub struct Outer {
     pub v4: (Ipv4Addr, u8),
     /// IPv6 prefix.
     pub v6: (Ipv6Addr, u8),
+    /// UDP port that GUE packets go to.
+    pub gue_port: u16,
 }
 
 impl Default for Outer {
     fn default() -> Self {
         let settings = super::service::Settings::default();
-        Self { v4: settings.tunnel_source_v4, v6: settings.tunnel_source_v6 }
+        Self { v4: settings.tunnel_source_v4, v6: settings.tunnel_source_v6, gue_port: settings.gue_port }
     }
 }
 
@@ -168,8 +168,8 @@ pub struct PoolTarget {
 pub struct MemberTarget {
     /// Its own address.
     pub address: IpAddr,
-    /// Whether packets get there in a tunnel.
-    pub tunnelled: bool,
+    /// How packets get there.
+    pub via: Via,
     /// Its next hop; without one it is not in the table.
     pub hop: Option<HopTarget>,
     /// Its share of the slots; 0 takes none.
@@ -240,7 +240,7 @@ impl TableCache {
             .iter()
             .filter(|member| member.hop.is_some() && member.weight > 0)
             .filter_map(|member| {
-                let identity = Identity::new(member.address, member.tunnelled, outer);
+                let identity = Identity::new(member.address, member.via, outer);
                 Some((member.address, *place.numbers.get(&identity)?, member.weight))
             })
             .collect();
@@ -300,7 +300,7 @@ pub fn plan(
         let Some(place) = layout.pool(&pool.name) else { continue };
         let mut keeping = BTreeSet::new();
         for member in &pool.members {
-            let identity = Identity::new(member.address, member.tunnelled, &target.outer);
+            let identity = Identity::new(member.address, member.via, &target.outer);
             let (Some(&number), Some(hop)) = (place.numbers.get(&identity), &member.hop) else { continue };
             let Some(hop) = hop_of(layout, hop) else { continue };
             let index = place.backend_base + u32::from(number);
@@ -465,7 +465,7 @@ pub fn index(layout: &Layout, target: &Target, capacity: u32) -> Result<Index, I
         let place = layout.pool(&pool.name);
         pool.members.iter().filter_map(move |member| {
             let place = place?;
-            let identity = Identity::new(member.address, member.tunnelled, &target.outer);
+            let identity = Identity::new(member.address, member.via, &target.outer);
             let id = member.server_id.filter(|_| member.hop.is_some())?;
             Some((ServiceKey::server(place.slot_base, id), place.index_of(&identity)?))
         })
@@ -484,7 +484,7 @@ fn switch(
     let mut config = Config {
         seed: target.seed,
         fragment_idle: target.fragment_idle,
-        gue_port: u64::from(target.gue_port),
+        gue_port: u64::from(target.outer.gue_port),
         ..memory.config
     };
     let built = index(layout, target, memory.limits.index)?;
@@ -577,9 +577,10 @@ fn hop_of(layout: &Layout, hop: &HopTarget) -> Option<Hop> {
 
 fn record(identity: &Identity, epoch: u8, member: &MemberTarget, hop: Hop) -> Backend {
     let destination = Addr::from(identity.address);
-    let sum = match identity.encap {
-        Encap::Ip4 => encap::constant_sum(identity.outer_source, destination),
-        Encap::L2 | Encap::Ip6 => 0,
+    let sum = if identity.encap.is_outer_v4() {
+        encap::constant_sum(identity.outer_source, destination)
+    } else {
+        0
     };
     let standing = Standing::new(identity.encap, identity.spread_bits, sum, epoch);
     Backend {
@@ -587,7 +588,7 @@ fn record(identity: &Identity, epoch: u8, member: &MemberTarget, hop: Hop) -> Ba
         standing: standing.taking(member.keeps, member.weight > 0).to_word(),
         outer_source: identity.outer_source,
         outer_destination: if identity.encap == Encap::L2 { Addr::NONE } else { destination },
-        ..Backend::default()
+        gue_port: u64::from(identity.gue_port),
     }
 }
 

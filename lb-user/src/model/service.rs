@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use lb_common::abi::{Encap, Features, GUE_DEFAULT_PORT};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -106,6 +107,8 @@ pub struct Settings {
     pub tunnel_source_v6: (Ipv6Addr, u8),
     /// Key of the flow hash: the same on all balancers that share VIPs.
     pub seed: u64,
+    /// UDP port that GUE packets go to.
+    pub gue_port: u16,
     /// A slot is in transition for at most this long, whatever flows are remembered.
     pub transition_max: Duration,
 }
@@ -123,6 +126,7 @@ impl Default for Settings {
             tunnel_source_v4: (Ipv4Addr::new(172, 16, 0, 0), 16),
             tunnel_source_v6: (Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0), 64),
             seed: 0,
+            gue_port: GUE_DEFAULT_PORT,
             transition_max: Self::TRANSITION_MAX,
         }
     }
@@ -202,7 +206,7 @@ pub const DEFAULT_WEIGHT: u16 = 100;
 pub const MAX_WEIGHT: u16 = 10_000;
 
 /// How packets get to a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Via {
     /// Rewrite the Ethernet addresses; the backend is on a connected subnet.
@@ -210,6 +214,37 @@ pub enum Via {
     L2,
     /// IP-in-IP, the outer family being that of the backend's address.
     Ipip,
+    /// GUE variant 1: IP in UDP.
+    Gue,
+    /// GUE variant 0: with a GUE header.
+    Gue0,
+}
+
+impl Via {
+    /// Each with its word in the file.
+    pub const ALL: [(&str, Self); 4] =
+        [("l2", Self::L2), ("ipip", Self::Ipip), ("gue", Self::Gue), ("gue0", Self::Gue0)];
+
+    /// What a program must be able to do for it.
+    pub const fn needs(self) -> Features {
+        match self {
+            Self::L2 | Self::Ipip => Features::NONE,
+            Self::Gue | Self::Gue0 => Features::GUE,
+        }
+    }
+
+    /// What becomes of packets to a backend with this address.
+    pub const fn encap(self, address: &IpAddr) -> Encap {
+        match (self, address) {
+            (Self::L2, _) => Encap::L2,
+            (Self::Ipip, IpAddr::V4(_)) => Encap::Ip4,
+            (Self::Ipip, IpAddr::V6(_)) => Encap::Ip6,
+            (Self::Gue, IpAddr::V4(_)) => Encap::Gue4,
+            (Self::Gue, IpAddr::V6(_)) => Encap::Gue6,
+            (Self::Gue0, IpAddr::V4(_)) => Encap::GueHeader4,
+            (Self::Gue0, IpAddr::V6(_)) => Encap::GueHeader6,
+        }
+    }
 }
 
 impl fmt::Display for Via {
@@ -217,6 +252,8 @@ impl fmt::Display for Via {
         f.pad(match self {
             Self::L2 => "l2",
             Self::Ipip => "ipip",
+            Self::Gue => "gue",
+            Self::Gue0 => "gue0",
         })
     }
 }

@@ -159,6 +159,22 @@ fn rewritten(frame: &[u8], packet: &Packet, forward: &Forward<'_>, port: Port) -
             ETHER_IPV6.to_ne_bytes().to_vec(),
             pod::bytes(&encap::ip6(backend, standing, packet, hash)).to_vec(),
         ),
+        Encap::Gue4 => (
+            ETHER_IPV4.to_ne_bytes().to_vec(),
+            pod::bytes(&encap::gue4(backend, standing, packet, hash)).to_vec(),
+        ),
+        Encap::Gue6 => (
+            ETHER_IPV6.to_ne_bytes().to_vec(),
+            pod::bytes(&encap::gue6(backend, standing, packet, hash)).to_vec(),
+        ),
+        Encap::GueHeader4 => (
+            ETHER_IPV4.to_ne_bytes().to_vec(),
+            pod::bytes(&encap::gue_header4(backend, standing, packet, hash)).to_vec(),
+        ),
+        Encap::GueHeader6 => (
+            ETHER_IPV6.to_ne_bytes().to_vec(),
+            pod::bytes(&encap::gue_header6(backend, standing, packet, hash)).to_vec(),
+        ),
     };
     let (destination, source) = (hop.destination(), hop.source());
     [&destination[..], &source, &tags, &ether_type, &outer, &one_hop_on(inner, packet)].concat()

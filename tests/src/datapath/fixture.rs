@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use anyhow::{Context, ensure};
 use lb_common::abi::{Counter, DropReason, Note, PassReason};
-use lb_user::model::plan::{MemberTarget, Outer as TunnelSources, Target};
+use lb_user::model::{
+    plan::{MemberTarget, Outer as TunnelSources, Target},
+    service::Via,
+};
 
 use super::{
     Answer, Place, Rig, Verdict,
@@ -12,7 +15,7 @@ use super::{
 };
 use crate::packets::{
     ETHERNET_LEN, Packet, hex, ip_offset,
-    outer::{Outer, is_in, one_hop_on, rewritten, spread_in, wrapped},
+    outer::{Gue, Outer, is_in, one_hop_on, rewritten, source_port_in, spread_in, wrapped},
 };
 
 /// What must become of a frame.
@@ -184,7 +187,7 @@ pub fn forwarded(
 ) -> anyhow::Result<Answer> {
     let hop = member.hop.as_ref().context("a backend that can be reached")?;
     let verdict = if hop.port.ifindex == ingress { Verdict::Transmit } else { Verdict::Redirect };
-    if !member.tunnelled {
+    if member.via == Via::L2 {
         return Ok(Answer { verdict, frame: rewritten(frame, macs(hop)) });
     }
     ensure!(
@@ -199,7 +202,15 @@ pub fn forwarded(
         IpAddr::V6(_) => (IpAddr::V6(sources.v6.0), sources.v6.1.max(96)),
     };
     ensure!(is_in(source, prefix), "the outer source {source} is not in {}/{}", prefix.0, prefix.1);
-    let outer = Outer { source, destination: member.address, flow_label };
+    let gue = match member.via {
+        Via::L2 | Via::Ipip => None,
+        Via::Gue | Via::Gue0 => {
+            let source_port = source_port_in(out);
+            ensure!(source_port >= 49152, "the outer source port {source_port} is not a dynamic one");
+            Some(Gue { source_port, port: sources.gue_port, header: member.via == Via::Gue0 })
+        }
+    };
+    let outer = Outer { source, destination: member.address, flow_label, gue };
     Ok(Answer { verdict, frame: wrapped(frame, macs(hop), outer) })
 }
 

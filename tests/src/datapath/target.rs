@@ -8,7 +8,7 @@ use lb_common::{
 };
 use lb_user::model::{
     plan::{HopTarget, MemberTarget, PoolTarget, ServiceTarget, Target},
-    service::Name,
+    service::{Name, Via},
 };
 
 use crate::packets::{outer::Macs, protocol};
@@ -50,7 +50,15 @@ pub fn macs(hop: &HopTarget) -> Macs {
 /// If the address is none.
 pub fn l2(address: &str, hop: HopTarget) -> MemberTarget {
     let address: IpAddr = address.parse().expect("an address");
-    MemberTarget { address, tunnelled: false, hop: Some(hop), weight: 100, keeps: true, server_id: None }
+    MemberTarget { address, via: Via::L2, hop: Some(hop), weight: 100, keeps: true, server_id: None }
+}
+
+/// A backend of weight 100 that packets get to in this way.
+///
+/// # Panics
+/// If the address is none.
+pub fn behind(via: Via, address: &str, hop: HopTarget) -> MemberTarget {
+    MemberTarget { via, ..l2(address, hop) }
 }
 
 /// A backend behind a tunnel, of weight 100.
@@ -58,7 +66,7 @@ pub fn l2(address: &str, hop: HopTarget) -> MemberTarget {
 /// # Panics
 /// As [`l2`].
 pub fn ipip(address: &str, hop: HopTarget) -> MemberTarget {
-    MemberTarget { tunnelled: true, ..l2(address, hop) }
+    MemberTarget { via: Via::Ipip, ..l2(address, hop) }
 }
 
 /// A pool whose slots remember nobody.

@@ -3,11 +3,14 @@
 use std::net::SocketAddr;
 
 use lb_common::abi::Service;
-use lb_user::model::plan::{MemberTarget, Target};
+use lb_user::model::{
+    plan::{MemberTarget, Target},
+    service::Via,
+};
 
 use super::{
     EGRESS, INGRESS, Rig, THIRD,
-    target::{LONG, blank, hop, ipip, l2, name_vips, pool, service},
+    target::{LONG, behind, blank, hop, ipip, l2, name_vips, pool, service},
     with_rig,
 };
 use crate::packets::Packet;
@@ -31,6 +34,10 @@ pub fn balancer() -> Target {
             pool("there-in-4", 11, vec![ipip("10.9.0.4", hop(EGRESS, 4))]),
             pool("here-in-6", 11, vec![ipip("2001:db8:9::5", hop(INGRESS, 5))]),
             pool("there-in-6", 11, vec![ipip("2001:db8:9::6", hop(THIRD, 6))]),
+            pool("gue-4", 11, vec![behind(Via::Gue, "10.9.0.90", hop(INGRESS, 90))]),
+            pool("gue-6", 11, vec![behind(Via::Gue, "2001:db8:9::91", hop(EGRESS, 91))]),
+            pool("gue0-4", 11, vec![behind(Via::Gue0, "10.9.0.92", hop(THIRD, 92))]),
+            pool("gue0-6", 11, vec![behind(Via::Gue0, "2001:db8:9::93", hop(INGRESS, 93))]),
             pool("empty", 11, vec![]),
             pool("weightless", 11, vec![none.clone()]),
             pool("unreachable", 11, vec![unreachable.clone()]),
@@ -48,6 +55,10 @@ pub fn balancer() -> Target {
         add("there-in-4", &["tcp/83", "udp/83", "sctp/83"], "there-in-4");
         add("here-in-6", &["tcp/84", "udp/84", "sctp/84"], "here-in-6");
         add("there-in-6", &["tcp/85", "udp/85", "sctp/85"], "there-in-6");
+        add("gue-4", &["tcp/90", "udp/90", "sctp/90"], "gue-4");
+        add("gue-6", &["tcp/91", "udp/91", "sctp/91"], "gue-6");
+        add("gue0-4", &["tcp/92", "udp/92", "sctp/92"], "gue0-4");
+        add("gue0-6", &["tcp/93", "udp/93", "sctp/93"], "gue0-6");
         add("empty", &["tcp/86"], "empty");
         add("weightless", &["tcp/87"], "weightless");
         add("unreachable", &["tcp/88"], "unreachable");
@@ -67,13 +78,17 @@ pub fn balancer() -> Target {
 }
 
 /// Ports with the service and backend behind them, family left out of the service's name.
-pub const WAYS: [(u16, [&str; 2], &str); 6] = [
+pub const WAYS: [(u16, [&str; 2], &str); 10] = [
     (80, ["here.v4", "here.v6"], "10.0.0.1"),
     (81, ["there.v4", "there.v6"], "10.0.0.2"),
     (82, ["here-in-4.v4", "here-in-4.v6"], "10.9.0.3"),
     (83, ["there-in-4.v4", "there-in-4.v6"], "10.9.0.4"),
     (84, ["here-in-6.v4", "here-in-6.v6"], "2001:db8:9::5"),
     (85, ["there-in-6.v4", "there-in-6.v6"], "2001:db8:9::6"),
+    (90, ["gue-4.v4", "gue-4.v6"], "10.9.0.90"),
+    (91, ["gue-6.v4", "gue-6.v6"], "2001:db8:9::91"),
+    (92, ["gue0-4.v4", "gue0-4.v6"], "10.9.0.92"),
+    (93, ["gue0-6.v4", "gue0-6.v6"], "2001:db8:9::93"),
 ];
 
 /// An address and a port.

@@ -15,7 +15,7 @@ use lb_common::{
 use lb_user::model::{
     memory::Memory,
     plan::{HopTarget, MemberTarget, Outer, PoolTarget, ServiceTarget, Target},
-    service::Name,
+    service::{Name, Via},
 };
 
 pub use self::damage::damage;
@@ -165,7 +165,7 @@ impl World {
         if pool.members.len() < MEMBERS && pool.members.iter().all(|member| member.address != address) {
             pool.members.push(MemberTarget {
                 address,
-                tunnelled: random.once_in(2),
+                via: via(random),
                 hop: (!random.once_in(6)).then(|| hop(random)),
                 weight: weight(random),
                 keeps: !random.once_in(5),
@@ -187,7 +187,7 @@ impl World {
                 let at = random.below(pool.members.len());
                 match kind {
                     4 => drop(pool.members.remove(at)),
-                    5 => pool.members[at].tunnelled ^= true,
+                    5 => pool.members[at].via = via(random),
                     6 if random.once_in(2) => pool.members[at].hop = None,
                     6 => pool.members[at].keeps ^= true,
                     7..=8 => pool.members[at].hop = Some(hop(random)),
@@ -310,6 +310,11 @@ fn backend_address(random: &mut Random) -> IpAddr {
     }
 }
 
+/// Half of all backends are next door.
+fn via(random: &mut Random) -> Via {
+    if random.once_in(2) { Via::L2 } else { random.pick(&Via::ALL).1 }
+}
+
 fn weight(random: &mut Random) -> u32 {
     random.pick(&[0, 1, 2, 50, 100, 100, 100, 10_000])
 }
@@ -332,5 +337,5 @@ fn outer(random: &mut Random) -> Outer {
     let mask6 = u128::MAX.checked_shl(128 - bits6).unwrap_or(0);
     let v4 = Ipv4Addr::from(random.next() as u32 & mask4);
     let v6 = Ipv6Addr::from((u128::from(random.next()) << 64 | u128::from(random.next())) & mask6);
-    Outer { v4: (v4, bits4 as u8), v6: (v6, bits6 as u8) }
+    Outer { v4: (v4, bits4 as u8), v6: (v6, bits6 as u8), gue_port: random.pick(&[6080, 6081]) }
 }

@@ -24,6 +24,19 @@ pub struct Outer {
     pub destination: IpAddr,
     /// Of an IPv6 header, 20 bits.
     pub flow_label: u32,
+    /// What stands between the two IP headers.
+    pub gue: Option<Gue>,
+}
+
+/// Generic UDP encapsulation (draft-ietf-intarea-gue).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gue {
+    /// The flow's.
+    pub source_port: u16,
+    /// The tunnel's.
+    pub port: u16,
+    /// Whether it is variant 0, which has a header of its own.
+    pub header: bool,
 }
 
 /// TTL of outer headers.
@@ -66,6 +79,19 @@ pub fn wrapped(frame: &[u8], macs: Macs, outer: Outer) -> Vec<u8> {
         6 => (protocol::IPV6, word(4) + 40, (word(0) >> 4) as u8),
         version => panic!("IP version {version} cannot have been forwarded"),
     };
+    let mut between = BytesMut::new();
+    let mut inner = inner;
+    if let Some(Gue { source_port, port, header }) = outer.gue {
+        between.put_u16(source_port);
+        between.put_u16(port);
+        between.put_u16(length + if header { 12 } else { 8 });
+        between.put_u16(0);
+        if header {
+            between.put_slice(&[0, inner, 0, 0]);
+        }
+        inner = protocol::UDP;
+    }
+    let length = length + between.len() as u16;
     let mut header = BytesMut::new();
     let ether_type = match (outer.source, outer.destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -89,6 +115,7 @@ pub fn wrapped(frame: &[u8], macs: Macs, outer: Outer) -> Vec<u8> {
         }
         (source, destination) => panic!("an outer header from {source} to {destination}"),
     };
+    header.put_slice(&between);
     header.put_slice(packet);
     let tags = &head[12..head.len() - 2];
     [&macs.destination, &macs.source, tags, &ether_type.to_be_bytes(), &header].concat()
@@ -108,6 +135,16 @@ pub fn spread_in(frame: &[u8]) -> (IpAddr, u32) {
         let [_, high, middle, low] = packet[..4].try_into().expect("four bytes");
         (IpAddr::from(source), u32::from_be_bytes([0, high & 0x0f, middle, low]))
     }
+}
+
+/// The source port of the UDP header behind the outer IP header of a frame.
+///
+/// # Panics
+/// If the frame has none.
+pub fn source_port_in(frame: &[u8]) -> u16 {
+    let packet = &frame[ip_offset(frame)..];
+    let at = if packet[0] >> 4 == 4 { 20 } else { 40 };
+    u16::from_be_bytes([packet[at], packet[at + 1]])
 }
 
 /// Whether an address lies in a prefix of its family.
@@ -133,6 +170,7 @@ mod tests {
             source: "172.16.0.0".parse().unwrap(),
             destination: "10.9.0.12".parse().unwrap(),
             flow_label: 0,
+            gue: None,
         };
         assert_eq!(
             hex::encode(&wrapped(&frame, macs, v4)[..34]),
@@ -140,6 +178,12 @@ mod tests {
         );
         assert_eq!(wrapped(&frame, macs, v4)[34..], frame[14..]);
         assert_eq!(spread_in(&wrapped(&frame, macs, v4)), (v4.source, 0));
+
+        let gue = Outer { gue: Some(Gue { source_port: 0xc123, port: 6080, header: true }), ..v4 };
+        assert_eq!(
+            hex::encode(&wrapped(&frame, macs, gue)[14..46]),
+            "450000410000400040118487ac1000000a09000cc12317c0002d000000040000"
+        );
     }
 
     #[test]

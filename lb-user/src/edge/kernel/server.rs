@@ -16,7 +16,10 @@ use crate::model::service::XdpMode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     /// Strips outer headers.
-    Decap,
+    Decap {
+        /// UDP port whose packets are taken for GUE.
+        gue_port: u16,
+    },
     /// Passes everything.
     Pass,
 }
@@ -24,7 +27,7 @@ pub enum Program {
 impl Program {
     const fn name(self) -> &'static str {
         match self {
-            Self::Decap => name::DECAP,
+            Self::Decap { .. } => name::DECAP,
             Self::Pass => name::NOOP,
         }
     }
@@ -46,6 +49,9 @@ pub fn attach(program: Program, interface: &str, mode: XdpMode) -> anyhow::Resul
     let mut loader = EbpfLoader::new();
     for map in name::MAPPED {
         loader.map_max_entries(map, 1);
+    }
+    if let Program::Decap { gue_port } = &program {
+        loader.override_global(name::GUE_PORT, gue_port, true);
     }
     let mut ebpf =
         loader.load(OBJECT).context("cannot load the eBPF programs (root and kernel 5.15 are needed)")?;

@@ -21,18 +21,18 @@ fn runs_are_reused_only_after_release() {
 #[test]
 fn tunnel_sources_spread_by_their_host_bits() {
     let outer = Outer::default();
-    let v4 = Identity::new("10.0.0.1".parse().unwrap(), true, &outer);
+    let v4 = Identity::new("10.0.0.1".parse().unwrap(), Via::Ipip, &outer);
     assert_eq!((v4.encap, v4.spread_bits), (Encap::Ip4, 16));
-    let v6 = Identity::new("2001:db8::1".parse().unwrap(), true, &outer);
+    let v6 = Identity::new("2001:db8::1".parse().unwrap(), Via::Ipip, &outer);
     assert_eq!((v6.encap, v6.spread_bits), (Encap::Ip6, 32));
-    let l2 = Identity::new("10.0.0.1".parse().unwrap(), false, &outer);
+    let l2 = Identity::new("10.0.0.1".parse().unwrap(), Via::L2, &outer);
     assert_eq!((l2.encap, l2.spread_bits, l2.outer_source), (Encap::L2, 0, Addr::NONE));
 }
 
 /// A flow is remembered with the epoch of its backend's number: it must not be taken for the next one's who has it.
 #[test]
 fn who_gets_a_number_after_another_has_another_epoch() {
-    let identity = |k: u8| Identity::new([10, 0, 0, k].into(), false, &Outer::default());
+    let identity = |k: u8| Identity::new([10, 0, 0, k].into(), Via::L2, &Outer::default());
     let pool = |members: std::ops::Range<u8>| PoolTarget {
         name: Name::new("web").unwrap(),
         slots: 11,
@@ -40,7 +40,7 @@ fn who_gets_a_number_after_another_has_another_epoch() {
         members: members
             .map(|k| crate::model::plan::MemberTarget {
                 address: [10, 0, 0, k].into(),
-                tunnelled: false,
+                via: Via::L2,
                 hop: None,
                 weight: 1,
                 keeps: true,

@@ -177,7 +177,7 @@ fn a_number_given_up_is_the_last_to_be_given_again() {
     let mut target = simple(4);
     world.go(&target);
     let number = |world: &World, k: u8| {
-        let identity = Identity::new(targets::address(1, k), false, &Outer::default());
+        let identity = Identity::new(targets::address(1, k), Via::L2, &Outer::default());
         world.layout.pool(&targets::name('p', 1)).unwrap().numbers[&identity]
     };
     let given_up = number(&world, 3);

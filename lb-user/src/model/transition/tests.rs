@@ -6,7 +6,7 @@ use super::*;
 use crate::model::{
     layout::Layout,
     plan::{MemberTarget, PoolTarget, Target},
-    service::Name,
+    service::{Name, Via},
 };
 
 const HZ: u32 = 100;
@@ -43,7 +43,7 @@ impl World {
         let limits = SMALL;
         let member = |k: u8| MemberTarget {
             address: [10, 0, 0, k].into(),
-            tunnelled: false,
+            via: Via::L2,
             hop: None,
             weight: 1,
             keeps: true,

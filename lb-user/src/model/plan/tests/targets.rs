@@ -58,7 +58,7 @@ pub(super) fn hop(pool: u8, k: u8, ifindex: u32, version: u8) -> HopTarget {
 /// Backend `k` of pool `pool`, next door. It can serve the flows it has.
 pub(super) fn member(pool: u8, k: u8, weight: u32) -> MemberTarget {
     let hop = Some(hop(pool, k, 3, 0));
-    MemberTarget { address: address(pool, k), tunnelled: false, hop, weight, keeps: true, server_id: None }
+    MemberTarget { address: address(pool, k), via: Via::L2, hop, weight, keeps: true, server_id: None }
 }
 
 pub(super) fn pool(number: u8, slots: u32, members: Vec<MemberTarget>) -> PoolTarget {
@@ -86,7 +86,7 @@ pub(super) fn service(number: u8, pool: u8, keys: Vec<ServiceKey>) -> ServiceTar
 pub(super) fn targets() -> impl Strategy<Value = Target> {
     let way = option::weighted(0.85, (1u32..5, 0u8..3));
     let weight = prop_oneof![Just(0u32), Just(1), Just(2), Just(100)];
-    let member = (0u8..8, any::<bool>(), way, weight, prop::bool::weighted(0.8));
+    let member = (0u8..8, 0u8..4, way, weight, prop::bool::weighted(0.8));
     let members = btree_map(0u8..8, member, 0..8);
     let size = prop_oneof![3 => Just(31u32), 1 => Just(13)];
     let pools = btree_map(0u8..4, (size, prop::bool::weighted(0.8), members), 0..4);
@@ -124,20 +124,21 @@ pub(super) fn targets() -> impl Strategy<Value = Target> {
     )
 }
 
-type AnyMember = (u8, bool, Option<(u32, u8)>, u32, bool);
+type AnyMember = (u8, u8, Option<(u32, u8)>, u32, bool);
 
 fn any_pool(number: u8, slots: u32, members: BTreeMap<u8, AnyMember>) -> PoolTarget {
     let mut addresses = BTreeSet::new();
-    let members = members.into_values().filter(|(k, ..)| addresses.insert(*k)).map(
-        |(k, tunnelled, way, weight, keeps)| MemberTarget {
-            address: address(number, k),
-            tunnelled,
-            hop: way.map(|(ifindex, version)| hop(number, k, ifindex, version)),
-            weight,
-            keeps: keeps && way.is_some(),
-            server_id: None,
-        },
-    );
+    let members =
+        members.into_values().filter(|(k, ..)| addresses.insert(*k)).map(|(k, via, way, weight, keeps)| {
+            MemberTarget {
+                address: address(number, k),
+                via: Via::ALL[usize::from(via)].1,
+                hop: way.map(|(ifindex, version)| hop(number, k, ifindex, version)),
+                weight,
+                keeps: keeps && way.is_some(),
+                server_id: None,
+            }
+        });
     pool(number, slots, members.collect())
 }
 
@@ -204,7 +205,7 @@ pub(super) fn assert_arrived(memory: &Memory, target: &Target) {
 
     let mut records: Vec<Addr> = Vec::new();
     for member in target.pools.iter().flat_map(|pool| &pool.members).filter(|member| member.hop.is_some()) {
-        records.push(if member.tunnelled { Addr::from(member.address) } else { Addr::NONE });
+        records.push(if member.via != Via::L2 { Addr::from(member.address) } else { Addr::NONE });
     }
     records.sort_unstable();
     let mut present: Vec<Addr> =

@@ -15,7 +15,7 @@ fn large(services: u16, backends: u8) -> Target {
         let [high, low] = n.to_be_bytes();
         let member = |k: u8| MemberTarget {
             address: Ipv4Addr::new(10, high, low, k).into(),
-            tunnelled: k.is_multiple_of(2),
+            via: if k.is_multiple_of(2) { Via::Ipip } else { Via::L2 },
             hop: Some(hop(low, k, 3, high)),
             weight: 100,
             keeps: true,
