@@ -5,9 +5,10 @@
 
 use crate::{
     abi::{
-        Backend, Config, DropReason, Encap, Features, Hop, PassReason, PrefixKey, Reason, Selector, Service,
+        Backend, Config, DropReason, Encap, Features, Hop, PassReason, PrefixKey, Reason, Service,
         ServiceKey, Standing, Ticks,
     },
+    find,
     packet::{Kind, Packet},
     select,
     tables::Tables,
@@ -138,7 +139,11 @@ fn serve<'t, T: Tables>(
         }
     } else {
         let hash = hash(config, features, service, packet);
-        let named = named_backend(tables, config.selector, service, packet);
+        let named = if features.has(Features::QUIC) && service.quic.0 != 0 {
+            tables.named(config.selector, number, packet.quic_head, packet.quic_id)
+        } else {
+            track::NOBODY
+        };
         if named != track::NOBODY {
             (named, hash)
         } else {
@@ -177,22 +182,6 @@ pub fn hash(config: &Config, features: Features, service: &Service, packet: &Pac
         return select::affine_hash(config.seed, &source, &packet.destination, flow);
     }
     flow
-}
-
-/// Index of the backend that a packet's QUIC connection ID names, if it takes known flows; else [`track::NOBODY`].
-#[inline(always)]
-pub fn named_backend<T: Tables>(tables: &T, selector: u64, service: &Service, packet: &Packet) -> u32 {
-    if !tables.features().has(Features::QUIC) {
-        return track::NOBODY;
-    }
-    let Some(id) = service.quic.server_id(packet.quic_head, packet.quic_id) else { return track::NOBODY };
-    let index = find(tables, selector, &ServiceKey::server(service.slot_base, id));
-    let within = index.wrapping_sub(service.backend_base) < service.backend_count;
-    if within && tables.backend(index).is_some_and(|backend| backend.standing().takes(false)) {
-        index
-    } else {
-        track::NOBODY
-    }
 }
 
 /// How a packet gets to its backend.
@@ -241,51 +230,22 @@ pub fn fragment_hash(config: &Config, packet: &Packet) -> u64 {
 }
 
 /// The service that a packet is for, and its number.
-///
-/// An exact port comes before any port, and an address before a prefix of addresses.
 #[inline(always)]
 pub fn find_service<'t, T: Tables>(
     tables: &'t T,
     selector: u64,
     packet: &Packet,
 ) -> Option<(u32, &'t Service)> {
-    let features = tables.features();
     let key = match packet.kind {
         Kind::Whole | Kind::FirstFragment | Kind::IcmpError => {
             ServiceKey::new(packet.destination, packet.protocol, packet.destination_port)
         }
         Kind::LaterFragment | Kind::EchoRequest | Kind::Tunnel => ServiceKey::vip(packet.destination),
     };
-    let mut number = find(tables, selector, &key);
-    if number == NOTHING && features.has(Features::ANY_PORT) && key.port != 0 {
-        number = find(tables, selector, &key.with_port(0));
+    let features = tables.features();
+    let mut number = find::exact(tables, selector, &key);
+    if number == find::NOTHING && (features.has(Features::ANY_PORT) || features.has(Features::PREFIX_VIP)) {
+        number = tables.wider(selector, key);
     }
-    if number == NOTHING && features.has(Features::PREFIX_VIP) {
-        let list = Selector::from_word(selector).copy;
-        if let Some(prefix) = tables.prefix(list, packet.destination) {
-            let key = ServiceKey::of_prefix(prefix, key.protocol, key.port);
-            number = find(tables, selector, &key);
-            if number == NOTHING && features.has(Features::ANY_PORT) && key.port != 0 {
-                number = find(tables, selector, &key.with_port(0));
-            }
-        }
-    }
-    if number == NOTHING { None } else { Some((number, tables.service(number)?)) }
-}
-
-/// No entry of the index: a number that none has.
-pub const NOTHING: u32 = u32::MAX;
-
-/// The number behind a key: two probes at most.
-#[inline(always)]
-pub fn find<T: Tables>(tables: &T, selector: u64, key: &ServiceKey) -> u32 {
-    let selector = Selector::from_word(selector);
-    let [first, second] = select::index_positions(key, selector.salt, selector.bits);
-    for position in [first, second] {
-        let Some(entry) = tables.index_entry(selector.copy, position) else { return NOTHING };
-        if entry.matches(key) {
-            return entry.service;
-        }
-    }
-    NOTHING
+    if number == find::NOTHING { None } else { Some((number, tables.service(number)?)) }
 }

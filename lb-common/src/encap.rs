@@ -1,7 +1,7 @@
 //! Outer headers as byte arrays, made from a backend's template.
 
 use crate::{
-    abi::{Backend, Standing},
+    abi::{Backend, Encap, Standing},
     addr::Addr,
     packet::Packet,
     select,
@@ -89,9 +89,8 @@ const fn outer6(backend: &Backend, standing: Standing, packet: &Packet, hash: u6
 /// ports (RFC 6335), for receive-side scaling that looks at ports. The checksum is 0: the inner packet has its own, and
 /// a tunnel may do without (RFC 768; for IPv6 RFC 6935 and RFC 6936).
 #[inline(always)]
-const fn udp(backend: &Backend, packet: &Packet, hash: u64, behind: u32) -> [u32; 2] {
+const fn udp(backend: &Backend, hash: u64, length: u32) -> [u32; 2] {
     let source = 0xc000 | select::spread_of(hash) & 0x3fff;
-    let length = packet.length as u32 + 8 + behind;
     [(source << 16 | backend.gue_port as u32 & 0xffff).to_be(), (length << 16).to_be()]
 }
 
@@ -101,58 +100,44 @@ const fn gue_header(packet: &Packet) -> u32 {
     ((inner_protocol(packet) as u32) << 16).to_be()
 }
 
-/// The outer header of [`crate::abi::Encap::Ip4`] (RFC 2003, RFC 4213).
+/// The outer header of [`Encap::Ip4`] (RFC 2003, RFC 4213).
 #[inline(always)]
 pub const fn ip4(backend: &Backend, standing: Standing, packet: &Packet, hash: u64) -> [u32; 5] {
     outer4(backend, standing, packet, hash, inner_protocol(packet))
 }
 
-/// The outer header of [`crate::abi::Encap::Ip6`] (RFC 2473).
+/// The outer header of [`Encap::Ip6`] (RFC 2473).
 #[inline(always)]
 pub const fn ip6(backend: &Backend, standing: Standing, packet: &Packet, hash: u64) -> [u64; 5] {
     outer6(backend, standing, packet, hash, inner_protocol(packet))
 }
 
-/// The outer headers of [`crate::abi::Encap::Gue4`].
+/// Outer headers of GUE, of which [`Standing::overhead`] bytes are used. With room for every length that
+/// [`gue_length`] may give.
+pub type Gue = [u32; 16];
+
+/// How many bytes of [`Gue`] are used: 1 to 64, so that the verifier sees that they are there.
 #[inline(always)]
-pub const fn gue4(backend: &Backend, standing: Standing, packet: &Packet, hash: u64) -> [u32; 7] {
-    let [a, b, c, d, e] = outer4(backend, standing, packet, hash, protocol::UDP);
-    let [f, g] = udp(backend, packet, hash, 0);
-    [a, b, c, d, e, f, g]
+pub const fn gue_length(standing: Standing) -> u32 {
+    (standing.overhead().wrapping_sub(1) & 63) + 1
 }
 
-/// The outer headers of [`crate::abi::Encap::GueHeader4`].
+/// The outer headers of GUE in all four kinds: one array and one length, because the verifier walks every way to write a
+/// header on its own. Variant 1 ends before the GUE header.
 #[inline(always)]
-pub const fn gue_header4(backend: &Backend, standing: Standing, packet: &Packet, hash: u64) -> [u32; 8] {
-    let [a, b, c, d, e] = outer4(backend, standing, packet, hash, protocol::UDP);
-    let [f, g] = udp(backend, packet, hash, 4);
-    [a, b, c, d, e, f, g, gue_header(packet)]
-}
-
-/// The outer headers of [`crate::abi::Encap::Gue6`].
-#[inline(always)]
-pub const fn gue6(backend: &Backend, standing: Standing, packet: &Packet, hash: u64) -> [u64; 6] {
-    let [a, b, c, d, e] = outer6(backend, standing, packet, hash, protocol::UDP);
-    let [f, g] = udp(backend, packet, hash, 0);
-    [a, b, c, d, e, joined(f, g)]
-}
-
-/// The outer headers of [`crate::abi::Encap::GueHeader6`].
-#[inline(always)]
-pub const fn gue_header6(backend: &Backend, standing: Standing, packet: &Packet, hash: u64) -> [u32; 13] {
-    let [a, b, c, d, e] = outer6(backend, standing, packet, hash, protocol::UDP);
-    let [f, g] = udp(backend, packet, hash, 4);
-    let ([a, b], [c, d], [e, h], [i, j], [k, l]) = (parted(a), parted(b), parted(c), parted(d), parted(e));
-    [a, b, c, d, e, h, i, j, k, l, f, g, gue_header(packet)]
-}
-
-/// Two words one after the other in memory, as one.
-#[inline(always)]
-const fn joined(first: u32, second: u32) -> u64 {
-    if cfg!(target_endian = "little") {
-        first as u64 | (second as u64) << 32
+pub const fn gue(backend: &Backend, standing: Standing, encap: Encap, packet: &Packet, hash: u64) -> Gue {
+    let header = gue_header(packet);
+    let length = packet.length as u32 + standing.overhead();
+    if encap.is_outer_v4() {
+        let [a, b, c, d, e] = outer4(backend, standing, packet, hash, protocol::UDP);
+        let [f, g] = udp(backend, hash, length - 20);
+        [a, b, c, d, e, f, g, header, 0, 0, 0, 0, 0, 0, 0, 0]
     } else {
-        (first as u64) << 32 | second as u64
+        let [a, b, c, d, e] = outer6(backend, standing, packet, hash, protocol::UDP);
+        let [k, l] = udp(backend, hash, length - 40);
+        let ([a, b], [c, d], [e, f], [g, h], [i, j]) =
+            (parted(a), parted(b), parted(c), parted(d), parted(e));
+        [a, b, c, d, e, f, g, h, i, j, k, l, header, 0, 0, 0]
     }
 }
 
@@ -169,7 +154,7 @@ const fn parted(word: u64) -> [u32; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{abi::Encap, packet::Kind, wire::pod};
+    use crate::{packet::Kind, wire::pod};
 
     fn packet(length: u16, traffic_class: u8) -> Packet {
         Packet {

@@ -12,6 +12,7 @@ pub mod addr;
 pub mod admit;
 pub mod decide;
 pub mod encap;
+pub mod find;
 pub mod opaque;
 pub mod packet;
 pub mod parse;

@@ -91,6 +91,8 @@ impl Packet {
             offset: (self.offset | blur) & 31,
             is_v4: (self.is_v4 as u8 | blur) & 1 != 0,
             kind: Kind::from_byte(self.kind as u8 | blur),
+            quic_head: self.quic_head | zero as u16,
+            quic_id: self.quic_id | zero as u64,
             ..self
         }
     }

@@ -1,9 +1,9 @@
 //! Everything a decision may read or write: the seam between the pure decision and where its tables are kept.
 
 use crate::{
-    abi::{Backend, Config, Features, Flow, IndexEntry, Note, Service, Slot, Ticks, Window},
+    abi::{Backend, Config, Features, Flow, IndexEntry, Note, Service, ServiceKey, Slot, Ticks, Window},
     addr::Addr,
-    admit,
+    admit, find,
     track::{self, PacketTraits, Question},
 };
 
@@ -51,6 +51,24 @@ pub trait Tables {
 
     /// Whether this may be done once more now; asking counts it.
     fn may(&self, what: Window) -> bool;
+
+    /// The service of a key that no service has as it is: [`find::wider`]. The kernel program makes a call of it.
+    #[inline(always)]
+    fn wider(&self, selector: u64, key: ServiceKey) -> u32
+    where
+        Self: Sized,
+    {
+        find::wider(self, selector, key)
+    }
+
+    /// The backend that a QUIC connection ID names: [`find::named`]. The kernel program makes a call of it.
+    #[inline(always)]
+    fn named(&self, selector: u64, service: u32, head: u16, id: u64) -> u32
+    where
+        Self: Sized,
+    {
+        find::named(self, selector, service, head, id)
+    }
 
     /// Whether a source may use a service: [`admit::refusal`]. The kernel program makes a call of it.
     #[inline(always)]

@@ -1,7 +1,11 @@
 //! Carries out a decision to forward: takes a hop off the TTL, rewrites the Ethernet addresses, pushes an outer header,
 //! picks the way out.
 
-use aya_ebpf::{bindings::xdp_action, helpers::bpf_xdp_adjust_head, programs::XdpContext};
+use aya_ebpf::{
+    bindings::xdp_action,
+    helpers::{bpf_xdp_adjust_head, generated::bpf_xdp_store_bytes},
+    programs::XdpContext,
+};
 use lb_common::{
     abi::{DropReason, Encap, Features, Hop, Port},
     decide::Forward,
@@ -53,10 +57,11 @@ pub fn send(
         {
             None
         }
-        Encap::Gue4 => head.push(ctx, ETHER_IPV4, encap::gue4(backend, standing, packet, hash)),
-        Encap::Gue6 => head.push(ctx, ETHER_IPV6, encap::gue6(backend, standing, packet, hash)),
-        Encap::GueHeader4 => head.push(ctx, ETHER_IPV4, encap::gue_header4(backend, standing, packet, hash)),
-        Encap::GueHeader6 => head.push(ctx, ETHER_IPV6, encap::gue_header6(backend, standing, packet, hash)),
+        Encap::Gue4 | Encap::Gue6 | Encap::GueHeader4 | Encap::GueHeader6 => {
+            let outer = encap::gue(backend, standing, forward.encap, packet, hash);
+            let ether_type = if forward.encap.is_outer_v4() { ETHER_IPV4 } else { ETHER_IPV6 };
+            head.push_part(ctx, ether_type, &outer, encap::gue_length(standing))
+        }
     };
     written.ok_or(DropReason::NoHeadroom)?;
     Ok(verdict)
@@ -100,6 +105,16 @@ impl Head {
     fn push<H: Pod>(&self, ctx: &XdpContext, ether_type: u16, outer: H) -> Option<()> {
         let offset = self.replace(ctx, size_of::<H>(), ether_type)?;
         Cursor::new(ctx).write(offset, outer)
+    }
+
+    /// The same for the first bytes of a header, however many. By a helper, which takes any length.
+    #[inline(always)]
+    fn push_part(&self, ctx: &XdpContext, ether_type: u16, outer: &encap::Gue, length: u32) -> Option<()> {
+        let offset = self.replace(ctx, length as usize, ether_type)?;
+        let from = core::ptr::from_ref(outer).cast_mut().cast();
+        // SAFETY: the context is the program's own, and so many bytes are there to read.
+        let stored = unsafe { bpf_xdp_store_bytes(ctx.ctx, offset as u32, from, length) };
+        (stored == 0).then_some(())
     }
 
     /// Makes room for so many bytes, writes all that stands before them, and returns where they begin.

@@ -12,12 +12,13 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         ANSWERS, Backend, Bucket, Config, Counter, EVENT_BYTES, Event, Features, Flow, GUE_DEFAULT_PORT,
-        IndexEntry, Limits, MAX_PORTS, Note, Port, PrefixKey, Reason, SLOTS_PER_LINE, Service, Slot,
-        SlotLine, Stage, Ticks, WAYS, Window,
+        IndexEntry, Limits, MAX_PORTS, Note, Port, PrefixKey, Reason, SLOTS_PER_LINE, Service, ServiceKey,
+        Slot, SlotLine, Stage, Ticks, WAYS, Window,
     },
     addr::Addr,
     admit,
     decide::Decided,
+    find,
     packet::Packet,
     tables::{FlowBucket, Tables},
     track::{self, PacketTraits, Question},
@@ -211,6 +212,17 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn wider(&self, selector: u64, key: ServiceKey) -> u32 {
+        let [high, low] = key.vip.words();
+        lb_wider(selector, high, low, key.tail())
+    }
+
+    #[inline(always)]
+    fn named(&self, selector: u64, service: u32, head: u16, id: u64) -> u32 {
+        lb_named(selector, id, service, u32::from(head))
+    }
+
+    #[inline(always)]
     fn remembered(&self, question: Question) -> u32 {
         let Question { service, place, flow, packet: PacketTraits(packet), now } = question;
         lb_remembered(flow, service, place, packet, now.to_bits())
@@ -229,6 +241,20 @@ impl Tables for Maps {
 pub extern "C" fn lb_remembered(flow: u64, service: u32, place: u32, packet: u32, now: u32) -> u32 {
     let (packet, now) = (PacketTraits(packet), Ticks::from_bits(now));
     track::remembered(&Maps, Question { service, place, flow, packet, now })
+}
+
+/// [`find::wider`] behind a call, for the same reason: only packets that no service has by their address and port make it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_wider(selector: u64, vip_high: u64, vip_low: u64, tail: u32) -> u32 {
+    find::wider(&Maps, selector, ServiceKey::from_parts(Addr::from_words([vip_high, vip_low]), tail))
+}
+
+/// [`find::named`] behind a call, for the same reason: only packets of services with QUIC server IDs make it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_named(selector: u64, id: u64, service: u32, head: u32) -> u32 {
+    find::named(&Maps, selector, service, head as u16, id)
 }
 
 /// [`admit::refusal`] behind a call, for the same reason: only packets of services with a list or limits make it.

@@ -6,7 +6,7 @@ use aya_ebpf::{
         BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
         bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
-    helpers::{bpf_redirect, bpf_skb_vlan_push},
+    helpers::{bpf_redirect, bpf_skb_vlan_push, generated::bpf_skb_store_bytes},
     programs::TcContext,
 };
 use lb_common::{
@@ -19,10 +19,6 @@ use lb_common::{
 use network_types::eth::EthHdr;
 
 use crate::maps::{self, Maps};
-
-/// What is pushed before a packet.
-const UDP_IN_V4: u32 = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
-const UDP_IN_V6: u32 = BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
 
 /// What became of a packet.
 pub enum Steered {
@@ -101,21 +97,15 @@ fn rewrite(ctx: &TcContext, index: u32) -> Option<Hop> {
             push(ctx, encap::ip6(backend, standing, &packet, hash), BPF_F_ADJ_ROOM_ENCAP_L3_IPV6)?;
             ethernet(ctx, hop, ETHER_IPV6)?;
         }
-        Encap::Gue4 => {
-            push(ctx, encap::gue4(backend, standing, &packet, hash), UDP_IN_V4)?;
-            ethernet(ctx, hop, ETHER_IPV4)?;
-        }
-        Encap::GueHeader4 => {
-            push(ctx, encap::gue_header4(backend, standing, &packet, hash), UDP_IN_V4)?;
-            ethernet(ctx, hop, ETHER_IPV4)?;
-        }
-        Encap::Gue6 => {
-            push(ctx, encap::gue6(backend, standing, &packet, hash), UDP_IN_V6)?;
-            ethernet(ctx, hop, ETHER_IPV6)?;
-        }
-        Encap::GueHeader6 => {
-            push(ctx, encap::gue_header6(backend, standing, &packet, hash), UDP_IN_V6)?;
-            ethernet(ctx, hop, ETHER_IPV6)?;
+        Encap::Gue4 | Encap::Gue6 | Encap::GueHeader4 | Encap::GueHeader6 => {
+            let (flag, ether_type) = if encap.is_outer_v4() {
+                (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, ETHER_IPV4)
+            } else {
+                (BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, ETHER_IPV6)
+            };
+            let outer = encap::gue(backend, standing, encap, &packet, hash);
+            push_part(ctx, &outer, encap::gue_length(standing), flag | BPF_F_ADJ_ROOM_ENCAP_L4_UDP)?;
+            ethernet(ctx, hop, ether_type)?;
         }
     }
     Some(hop)
@@ -125,6 +115,16 @@ fn rewrite(ctx: &TcContext, index: u32) -> Option<Hop> {
 fn push<H: Pod>(ctx: &TcContext, outer: H, flag: u32) -> Option<()> {
     ctx.adjust_room(size_of::<H>() as i32, BPF_ADJ_ROOM_MAC, u64::from(flag)).ok()?;
     ctx.store(L3_OFFSET, &outer, 0).ok()
+}
+
+/// The same for the first bytes of a header, however many.
+#[inline(always)]
+fn push_part(ctx: &TcContext, outer: &encap::Gue, length: u32, flags: u32) -> Option<()> {
+    ctx.adjust_room(length as i32, BPF_ADJ_ROOM_MAC, u64::from(flags)).ok()?;
+    let from = core::ptr::from_ref(outer).cast();
+    // SAFETY: the context is the program's own, and so many bytes are there to read.
+    let stored = unsafe { bpf_skb_store_bytes(ctx.skb.skb.cast(), L3_OFFSET as u32, from, length, 0) };
+    (stored == 0).then_some(())
 }
 
 #[inline(always)]

@@ -45,6 +45,12 @@ impl ServiceKey {
         Self { vip: Addr::from_words([id, slot_base as u64]), port: 0, protocol: 0, used: 3, pad: 0 }
     }
 
+    /// From the address and [`Self::tail`].
+    #[inline(always)]
+    pub const fn from_parts(vip: Addr, tail: u32) -> Self {
+        Self { vip, port: tail as u16, protocol: (tail >> 16) as u8, used: (tail >> 24) as u8, pad: 0 }
+    }
+
     /// The same with another port.
     #[inline(always)]
     #[must_use]

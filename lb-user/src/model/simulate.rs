@@ -159,22 +159,12 @@ fn rewritten(frame: &[u8], packet: &Packet, forward: &Forward<'_>, port: Port) -
             ETHER_IPV6.to_ne_bytes().to_vec(),
             pod::bytes(&encap::ip6(backend, standing, packet, hash)).to_vec(),
         ),
-        Encap::Gue4 => (
-            ETHER_IPV4.to_ne_bytes().to_vec(),
-            pod::bytes(&encap::gue4(backend, standing, packet, hash)).to_vec(),
-        ),
-        Encap::Gue6 => (
-            ETHER_IPV6.to_ne_bytes().to_vec(),
-            pod::bytes(&encap::gue6(backend, standing, packet, hash)).to_vec(),
-        ),
-        Encap::GueHeader4 => (
-            ETHER_IPV4.to_ne_bytes().to_vec(),
-            pod::bytes(&encap::gue_header4(backend, standing, packet, hash)).to_vec(),
-        ),
-        Encap::GueHeader6 => (
-            ETHER_IPV6.to_ne_bytes().to_vec(),
-            pod::bytes(&encap::gue_header6(backend, standing, packet, hash)).to_vec(),
-        ),
+        Encap::Gue4 | Encap::Gue6 | Encap::GueHeader4 | Encap::GueHeader6 => {
+            let ether_type = if forward.encap.is_outer_v4() { ETHER_IPV4 } else { ETHER_IPV6 };
+            let outer = encap::gue(backend, standing, forward.encap, packet, hash);
+            let used = &pod::bytes(&outer)[..standing.overhead() as usize];
+            (ether_type.to_ne_bytes().to_vec(), used.to_vec())
+        }
     };
     let (destination, source) = (hop.destination(), hop.source());
     [&destination[..], &source, &tags, &ether_type, &outer, &one_hop_on(inner, packet)].concat()

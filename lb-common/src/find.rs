@@ -1,0 +1,64 @@
+//! Looks keys up in the service index: those of packets, and those of backends that QUIC connection IDs name.
+//!
+//! What only some configurations need stands behind a call in the kernel program, with numbers in and out.
+
+use crate::{
+    abi::{Features, Selector, ServiceKey},
+    select,
+    tables::Tables,
+    track,
+};
+
+/// No entry of the index: a number that none has.
+pub const NOTHING: u32 = u32::MAX;
+
+/// The number behind a key: two probes at most.
+#[inline(always)]
+pub fn exact<T: Tables>(tables: &T, selector: u64, key: &ServiceKey) -> u32 {
+    let selector = Selector::from_word(selector);
+    let [first, second] = select::index_positions(key, selector.salt, selector.bits);
+    for position in [first, second] {
+        let Some(entry) = tables.index_entry(selector.copy, position) else { return NOTHING };
+        if entry.matches(key) {
+            return entry.service;
+        }
+    }
+    NOTHING
+}
+
+/// The number of the service that has a key which no service has as it is.
+///
+/// An exact port comes before any port, and an address before a prefix of addresses.
+#[inline(always)]
+pub fn wider<T: Tables>(tables: &T, selector: u64, key: ServiceKey) -> u32 {
+    let features = tables.features();
+    let any_port = features.has(Features::ANY_PORT) && key.port != 0;
+    if any_port {
+        let number = exact(tables, selector, &key.with_port(0));
+        if number != NOTHING {
+            return number;
+        }
+    }
+    if !features.has(Features::PREFIX_VIP) {
+        return NOTHING;
+    }
+    let Some(prefix) = tables.prefix(Selector::from_word(selector).copy, key.vip) else { return NOTHING };
+    let key = ServiceKey::of_prefix(prefix, key.protocol, key.port);
+    let number = exact(tables, selector, &key);
+    if number == NOTHING && any_port { exact(tables, selector, &key.with_port(0)) } else { number }
+}
+
+/// Index of the backend that a QUIC connection ID names for a service, if it takes known flows; else
+/// [`track::NOBODY`]. `head` and `id` are as a [`crate::packet::Packet`] has them.
+#[inline(always)]
+pub fn named<T: Tables>(tables: &T, selector: u64, service: u32, head: u16, id: u64) -> u32 {
+    let Some(service) = tables.service(service) else { return track::NOBODY };
+    let Some(id) = service.quic.server_id(head, id) else { return track::NOBODY };
+    let index = exact(tables, selector, &ServiceKey::server(service.slot_base, id));
+    let within = index.wrapping_sub(service.backend_base) < service.backend_count;
+    if within && tables.backend(index).is_some_and(|backend| backend.standing().takes(false)) {
+        index
+    } else {
+        track::NOBODY
+    }
+}
