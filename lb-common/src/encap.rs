@@ -71,7 +71,7 @@ const fn outer4(backend: &Backend, standing: Standing, packet: &Packet, hash: u6
 const fn outer6(backend: &Backend, standing: Standing, packet: &Packet, hash: u64, protocol: u8) -> [u64; 5] {
     let label = (hash >> 12) as u32 & 0xf_ffff;
     let first = 6 << 28 | (packet.traffic_class as u32) << 20 | label;
-    let length = packet.length as u32 + standing.overhead() - 40;
+    let length = (packet.length as u32 + standing.overhead()).wrapping_sub(40);
     let second = length << 16 | (protocol as u32) << 8 | OUTER_TTL as u32;
     let [source_high, source_low] = backend.outer_source.words();
     let [destination_high, destination_low] = backend.outer_destination.words();
@@ -130,11 +130,11 @@ pub const fn gue(backend: &Backend, standing: Standing, encap: Encap, packet: &P
     let length = packet.length as u32 + standing.overhead();
     if encap.is_outer_v4() {
         let [a, b, c, d, e] = outer4(backend, standing, packet, hash, protocol::UDP);
-        let [f, g] = udp(backend, hash, length - 20);
+        let [f, g] = udp(backend, hash, length.wrapping_sub(20));
         [a, b, c, d, e, f, g, header, 0, 0, 0, 0, 0, 0, 0, 0]
     } else {
         let [a, b, c, d, e] = outer6(backend, standing, packet, hash, protocol::UDP);
-        let [k, l] = udp(backend, hash, length - 40);
+        let [k, l] = udp(backend, hash, length.wrapping_sub(40));
         let ([a, b], [c, d], [e, f], [g, h], [i, j]) =
             (parted(a), parted(b), parted(c), parted(d), parted(e));
         [a, b, c, d, e, f, g, h, i, j, k, l, header, 0, 0, 0]

@@ -25,7 +25,7 @@ use lb_user::model::plan::{HopTarget, MemberTarget, Outer, Target};
 
 /// Services of one backend each: port 80 plus its place here, in both families.
 fn one_each(members: Vec<MemberTarget>) -> Target {
-    let mut target = Target { seed: 3, fragment_idle: LONG, gue_port: 6080, ..blank() };
+    let mut target = Target { seed: 3, fragment_idle: LONG, ..blank() };
     for (number, member) in members.into_iter().enumerate() {
         let (name, port) = (format!("p{number}"), 80 + number);
         let ports = [format!("tcp/{port}"), format!("udp/{port}"), format!("sctp/{port}")];
@@ -242,13 +242,15 @@ fn dscp_and_ecn_are_those_of_the_packet_inside() {
 
 #[test]
 fn what_comes_back_out_of_our_tunnels_is_dropped() {
-    let outer =
-        Outer { v4: ([172, 20, 0, 0].into(), 14), v6: ("2001:db8:7::".parse().expect("an address"), 64) };
-    let mut target = Target {
+    let outer = Outer {
+        v4: ([172, 20, 0, 0].into(), 14),
+        v6: ("2001:db8:7::".parse().expect("an address"), 64),
+        gue_port: 6080,
+    };
+    let target = Target {
         outer,
         ..one_each(vec![ipip("10.9.0.1", hop(INGRESS, 1)), ipip("2001:db8:9::2", hop(EGRESS, 2))])
     };
-    target.gue_port = 6080;
     with_rig(move |rig| {
         rig.install(&target)?;
         // What it has sent itself, by every way and from either family.

@@ -4,7 +4,7 @@
 //! together.
 
 use lb_common::{
-    abi::{DropReason, Encap, Note, PassReason, Port, Reason, Ticks, Window},
+    abi::{DropReason, Encap, Features, Note, PassReason, Port, Reason, Ticks, Window},
     decide::{Decided, Decision, Forward, decide},
     encap,
     packet::Packet,
@@ -92,11 +92,16 @@ fn carried_out<T: Tables>(
     match decided.decision {
         Decision::Forward(forward) => {
             let port = port(forward.hop.port());
+            if port.ifindex == 0 && ingress != 0 {
+                return without_backend(Verdict::Drop, Reason::Drop(DropReason::NoPort));
+            }
+            // A plan loads the program for what it writes; here something else has written.
+            if forward.encap.is_gue() && !tables.features().has(Features::GUE) {
+                return without_backend(Verdict::Drop, Reason::Drop(DropReason::NoHeadroom));
+            }
             let frame = rewritten(frame, packet, &forward, port);
             let verdict = if port.ifindex == ingress {
                 Verdict::Transmit(frame)
-            } else if port.ifindex == 0 {
-                return without_backend(Verdict::Drop, Reason::Drop(DropReason::NoPort));
             } else {
                 Verdict::Redirect(port.ifindex, frame)
             };
@@ -162,7 +167,7 @@ fn rewritten(frame: &[u8], packet: &Packet, forward: &Forward<'_>, port: Port) -
         Encap::Gue4 | Encap::Gue6 | Encap::GueHeader4 | Encap::GueHeader6 => {
             let ether_type = if forward.encap.is_outer_v4() { ETHER_IPV4 } else { ETHER_IPV6 };
             let outer = encap::gue(backend, standing, forward.encap, packet, hash);
-            let used = &pod::bytes(&outer)[..standing.overhead() as usize];
+            let used = &pod::bytes(&outer)[..encap::gue_length(standing) as usize];
             (ether_type.to_ne_bytes().to_vec(), used.to_vec())
         }
     };

@@ -29,16 +29,25 @@ const TRIED: usize = 16;
 const SILENT: Features = Features(Features::EVENTS.0 | Features::CAPTURE.0);
 
 /// Every feature that may change one, with its name.
-pub const FEATURES: [(Features, &str); 6] = [
+pub const FEATURES: [(Features, &str); 7] = [
     (Features::ANY_PORT, "any_port"),
     (Features::PREFIX_VIP, "prefix_vip"),
     (Features::AFFINITY, "affinity"),
     (Features::QUIC, "quic"),
     (Features::ACL, "acl"),
     (Features::LIMITS, "limits"),
+    (Features::GUE, "gue"),
 ];
 
-const _: () = assert!(SILENT.0 | ((1 << FEATURES.len()) - 1) == Features::ALL.0);
+const _: () = {
+    let mut all = SILENT;
+    let mut at = 0;
+    while at < FEATURES.len() {
+        all = all.with(FEATURES[at].0);
+        at += 1;
+    }
+    assert!(all.0 == Features::ALL.0);
+};
 
 /// What a run met, to show that it met everything.
 #[derive(Clone, Debug, Default)]

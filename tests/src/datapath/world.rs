@@ -90,7 +90,7 @@ impl World {
                 6 => self.remove_service(random),
                 7..=8 => self.change_service(random),
                 9..=10 => self.change_lists(random),
-                11 => self.target.gue_port = random.pick(&[0, 53, 6080, 6080]),
+                11 => self.target.outer.gue_port = random.pick(&[0, 53, 6080, 6080]),
                 _ => self.change_pool(random),
             }
         }
@@ -109,14 +109,14 @@ impl World {
         let keys = self.target.services.iter().flat_map(|service| &service.keys);
         // The keys of whole VIPs have no protocol.
         let keys = keys.filter(|key| key.protocol != 0);
-        let Outer { v4, v6 } = self.target.outer;
+        let Outer { v4, v6, gue_port } = self.target.outer;
         let tunnels = [(IpAddr::V4(v4.0), 96 + u32::from(v4.1)), (IpAddr::V6(v6.0), u32::from(v6.1))]
             .map(|(prefix, bits)| IpAddr::from(within(random, Addr::from(prefix), bits)));
         Surroundings {
             services: keys.map(|key| (self.destination(key, random), key.protocol)).collect(),
             sources: self.listed(random),
             tunnels: tunnels.to_vec(),
-            gue_port: self.target.gue_port,
+            gue_port,
             connections: self.connections(random),
         }
     }

@@ -29,7 +29,7 @@ pub fn damage(rig: &Rig, random: &mut Random) -> Change {
             let backend = Backend {
                 hop: [random.next(), random.next()],
                 // Any encap, known or not, and anything else.
-                standing: random.next() << 8 | random.pick(&[0, 1, 2, 3, 4, 255]),
+                standing: random.next() << 8 | random.pick(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 255]),
                 outer_source: Addr::v6(random.array()),
                 outer_destination: Addr::v6(random.array()),
                 ..rig.memory.backends[index as usize]
