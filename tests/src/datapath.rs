@@ -46,7 +46,7 @@ pub const THIRD: u32 = 3;
 /// Sizes of the tables: small, so that they are quickly read back whole.
 pub const LIMITS: Limits = Limits {
     index: 512,
-    services: 64,
+    services: 128,
     slots: 4096,
     backends: 4096,
     counters: 8192,

@@ -32,9 +32,9 @@ const BATCH: usize = 400;
 /// Batches with the same programs.
 const CHAPTER: usize = 10;
 
-/// Reasons that runs one packet at a time never meet: they always have headroom and every program, and are too slow to
-/// use up what may be remembered in a tick. The first and the last have fixtures of their own; the other is a defect.
-const NEVER: [&str; 3] = ["no_headroom", "no_rare_program", "flow_not_remembered_limited"];
+/// Reasons that test runs need not meet: they always have every program, are too slow to use up what may be remembered
+/// in a tick, and rarely fill a bucket of the flow table, which `datapath_tracking` does.
+const NEVER: [&str; 3] = ["no_rare_program", "flow_not_remembered_limited", "flow_not_remembered_full"];
 
 #[test]
 fn the_kernel_and_the_model_agree() {

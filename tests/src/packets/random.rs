@@ -16,9 +16,10 @@ pub fn from_environment<T: FromStr>(variable: &str) -> Option<T> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
 }
 
-/// The seed of this run: `LB_TEST_SEED`, else one that nobody chose. Tells what it is.
+/// The seed of this run: `LB_TEST_SEED`, else always the same, so that a change is judged by what it changes; new ones
+/// are for `cargo xtask fuzz-datapath`. Tells what it is.
 pub fn seed_of_run() -> u64 {
-    let seed = from_environment("LB_TEST_SEED").unwrap_or_else(any_seed);
+    let seed = from_environment("LB_TEST_SEED").unwrap_or(1);
     println!("LB_TEST_SEED={seed}");
     seed
 }
