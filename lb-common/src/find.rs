@@ -3,7 +3,7 @@
 //! What only some configurations need stands behind a call in the kernel program, with numbers in and out.
 
 use crate::{
-    abi::{Features, Selector, ServiceKey},
+    abi::{Features, Selector, Service, ServiceKey},
     select,
     tables::Tables,
     track,
@@ -51,8 +51,7 @@ pub fn wider<T: Tables>(tables: &T, selector: u64, key: ServiceKey) -> u32 {
 /// Index of the backend that a QUIC connection ID names for a service, if it takes known flows; else
 /// [`track::NOBODY`]. `head` and `id` are as a [`crate::packet::Packet`] has them.
 #[inline(always)]
-pub fn named<T: Tables>(tables: &T, selector: u64, service: u32, head: u16, id: u64) -> u32 {
-    let Some(service) = tables.service(service) else { return track::NOBODY };
+pub fn named<T: Tables>(tables: &T, selector: u64, service: &Service, head: u16, id: u64) -> u32 {
     let Some(id) = service.quic.server_id(head, id) else { return track::NOBODY };
     let index = exact(tables, selector, &ServiceKey::server(service.slot_base, id));
     let within = index.wrapping_sub(service.backend_base) < service.backend_count;

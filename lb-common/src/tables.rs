@@ -67,7 +67,7 @@ pub trait Tables {
     where
         Self: Sized,
     {
-        find::named(self, selector, service, head, id)
+        self.service(service).map_or(track::NOBODY, |service| find::named(self, selector, service, head, id))
     }
 
     /// Whether a source may use a service: [`admit::refusal`]. The kernel program makes a call of it.

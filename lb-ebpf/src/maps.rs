@@ -254,7 +254,10 @@ pub extern "C" fn lb_wider(selector: u64, vip_high: u64, vip_low: u64, tail: u32
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn lb_named(selector: u64, id: u64, service: u32, head: u32) -> u32 {
-    find::named(&Maps, selector, service, head as u16, id)
+    match Maps.service(service) {
+        Some(service) => find::named(&Maps, selector, service, head as u16, id),
+        None => track::NOBODY,
+    }
 }
 
 /// [`admit::refusal`] behind a call, for the same reason: only packets of services with a list or limits make it.

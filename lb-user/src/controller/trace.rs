@@ -6,7 +6,7 @@ use std::{
 };
 
 use lb_common::{
-    abi::{Admission, Encap, Note, PrefixKey, Rate, Reason, Tracking},
+    abi::{Admission, Note, PrefixKey, Rate, Reason, Tracking},
     addr::Addr,
     wire::{protocol, tcp_flag},
 };
@@ -21,7 +21,7 @@ use crate::{
     model::{
         prefix::Prefix,
         probe::BackendId,
-        service::{Backend, Pool},
+        service::{Backend, Pool, Via},
         simulate::Verdict,
         trace::{Admitted, Entry, EntryStanding, Found, FoundBy, Limited, Trace, Why, frame::Sample},
     },
@@ -292,11 +292,7 @@ impl Controller {
         let way = trace.way?;
         let hop = way.record.hop();
         Some(TracedWay {
-            encap: match way.encap {
-                Encap::L2 => "l2",
-                Encap::Ip4 | Encap::Ip6 => "ipip",
-            }
-            .to_owned(),
+            encap: Via::of(way.encap).to_string(),
             outer_source: way.outer.map(|(source, _)| IpAddr::from(source)),
             outer_destination: way.outer.map(|(_, destination)| IpAddr::from(destination)),
             length: way.length,

@@ -225,6 +225,16 @@ impl Via {
     pub const ALL: [(&str, Self); 4] =
         [("l2", Self::L2), ("ipip", Self::Ipip), ("gue", Self::Gue), ("gue0", Self::Gue0)];
 
+    /// The way that packets with this encap go.
+    pub const fn of(encap: Encap) -> Self {
+        match encap {
+            Encap::L2 => Self::L2,
+            Encap::Ip4 | Encap::Ip6 => Self::Ipip,
+            Encap::Gue4 | Encap::Gue6 => Self::Gue,
+            Encap::GueHeader4 | Encap::GueHeader6 => Self::Gue0,
+        }
+    }
+
     /// What a program must be able to do for it.
     pub const fn needs(self) -> Features {
         match self {

@@ -12,7 +12,6 @@ mod tests;
 use lb_common::{
     abi::{Backend, Encap, Flow, Note, PassReason, Port, Rate, Reason, Service, Slot, Ticks, Tracking},
     addr::Addr,
-    encap,
     packet::Packet,
     parse::parse,
     tables::Tables,
@@ -252,7 +251,6 @@ pub fn trace(view: &dyn View, frame: &[u8], ingress: u32, now: Ticks) -> Trace {
 fn way(tables: &Snapshot<'_>, index: u32, packet: &Packet, outcome: &Outcome) -> Option<Way> {
     let record = *tables.backend(index)?;
     let encap = record.standing().encap()?;
-    let more = if encap == Encap::L2 { 0 } else { encap::overhead(encap) };
     let sent = match (&outcome.verdict, outcome.reason) {
         (
             Verdict::Transmit(frame) | Verdict::Redirect(_, frame),
@@ -264,7 +262,7 @@ fn way(tables: &Snapshot<'_>, index: u32, packet: &Packet, outcome: &Outcome) ->
         record,
         encap,
         port: tables.port(record.hop().port()),
-        length: u32::from(packet.length) + more,
+        length: u32::from(packet.length) + record.standing().overhead(),
         outer: sent.filter(|_| encap != Encap::L2).and_then(|frame| outermost(frame)),
     })
 }

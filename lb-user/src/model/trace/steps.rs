@@ -2,7 +2,7 @@
 
 use lb_common::{
     abi::{Admission, Features, Flow, Note, Rate, Selector, Service, ServiceKey, Ticks, Tracking, WAYS},
-    admit, decide,
+    admit, decide, find,
     packet::{Kind, Packet},
     select,
     tables::{FlowBucket, Tables},
@@ -88,7 +88,7 @@ impl Steps {
 
 /// Which of a service's keys a packet has.
 fn found_by(tables: &Snapshot<'_>, selector: u64, packet: &Packet, number: u32) -> FoundBy {
-    let leads = |key: ServiceKey| decide::find(tables, selector, &key) == number;
+    let leads = |key: ServiceKey| find::exact(tables, selector, &key) == number;
     let has_port = !matches!(packet.kind, Kind::LaterFragment | Kind::EchoRequest);
     let key = if has_port {
         ServiceKey::new(packet.destination, packet.protocol, packet.destination_port)
@@ -154,12 +154,12 @@ fn named(tables: &Snapshot<'_>, selector: u64, service: &Service, packet: &Packe
         return None;
     }
     let id = service.quic.server_id(packet.quic_head, packet.quic_id);
-    let backend = id.map(|id| decide::find(tables, selector, &ServiceKey::server(service.slot_base, id)));
-    let taken = decide::named_backend(tables, selector, service, packet);
+    let backend = id.map(|id| find::exact(tables, selector, &ServiceKey::server(service.slot_base, id)));
+    let taken = find::named(tables, selector, service, packet.quic_head, packet.quic_id);
     Some(Named {
         id,
         length: service.quic.0 as u8,
-        backend: backend.filter(|&index| index != decide::NOTHING),
+        backend: backend.filter(|&index| index != find::NOTHING),
         takes: taken != track::NOBODY,
     })
 }
