@@ -24,7 +24,7 @@ use lb_tests::{
 };
 use lb_user::model::plan::{Change, Target};
 
-const PACKETS: usize = 200_000;
+const PACKETS: usize = 120_000;
 /// Packets for the program that logs.
 const LOGGED: usize = 20_000;
 /// Packets between two changes of the balancer.
