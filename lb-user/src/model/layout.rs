@@ -4,6 +4,8 @@
 //! becomes free again when a plan has been carried out whole ([`Layout::release`]). A layout that turns out too small
 //! is no layout: [`Layout::placed`] makes a new one and leaves the old one as it is.
 
+mod runs;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
     net::IpAddr,
@@ -15,75 +17,12 @@ use lb_common::{
     addr::Addr,
 };
 
+pub use self::runs::Full;
+use self::runs::Runs;
 use super::{
     plan::{ListTarget, Outer, PoolTarget, Target},
     service::{Name, Via},
 };
-
-/// A table is full: what was needed, and how large it is.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "no room for {needed} more {what}: the tables were made for {capacity}; restart lb to make larger ones"
-)]
-pub struct Full {
-    /// The table, in the plural.
-    pub what: &'static str,
-    /// Elements in a row.
-    pub needed: u32,
-    /// Its size.
-    pub capacity: u32,
-}
-
-/// Who owns which part of one table: runs of elements, first fit.
-#[derive(Clone, Debug)]
-struct Runs {
-    what: &'static str,
-    capacity: u32,
-    /// Start and length of every run that is taken or retired.
-    taken: BTreeMap<u32, u32>,
-    /// Everything below this is taken or retired.
-    full_below: u32,
-    /// One above the highest element that was ever taken.
-    peak: u32,
-    /// Starts of runs given up since the last plan was carried out.
-    retired: Vec<u32>,
-}
-
-impl Runs {
-    fn new(what: &'static str, capacity: u32) -> Self {
-        Self { what, capacity, taken: BTreeMap::new(), full_below: 0, peak: 0, retired: Vec::new() }
-    }
-
-    fn take(&mut self, length: u32) -> Result<u32, Full> {
-        let mut start = self.full_below;
-        for (&next, &taken) in self.taken.range(start..) {
-            if next - start >= length {
-                break;
-            }
-            start = next + taken;
-        }
-        if self.capacity.checked_sub(start).is_none_or(|room| room < length) {
-            return Err(Full { what: self.what, needed: length, capacity: self.capacity });
-        }
-        self.taken.insert(start, length);
-        while let Some(&length) = self.taken.get(&self.full_below) {
-            self.full_below += length;
-        }
-        self.peak = self.peak.max(start + length);
-        Ok(start)
-    }
-
-    fn retire(&mut self, start: u32) {
-        self.retired.push(start);
-    }
-
-    fn release(&mut self) {
-        for start in self.retired.drain(..) {
-            self.taken.remove(&start);
-            self.full_below = self.full_below.min(start);
-        }
-    }
-}
 
 /// What a backend number stands for. A backend that changes any of it gets another number, because packets read
 /// these parts of a record without a lock.
@@ -126,7 +65,7 @@ pub struct PoolPlace {
     pub slots: u32,
     /// Index of backend number 0.
     pub backend_base: u32,
-    /// Backend numbers are below this.
+    /// Backend numbers are below this. It grows as long as there is room behind it.
     pub capacity: u32,
     /// Numbers of the pool's backends.
     pub numbers: BTreeMap<Identity, u16>,
@@ -150,11 +89,24 @@ impl PoolPlace {
         self.epochs.get(usize::from(number)).copied().unwrap_or(0)
     }
 
+    /// How many numbers must come to those there are for every backend to have one.
+    fn missing(&self, wanted: &BTreeSet<Identity>) -> u32 {
+        let new = wanted.iter().filter(|identity| !self.numbers.contains_key(identity)).count();
+        u32::try_from(new.saturating_sub(self.free.len())).unwrap_or(u32::MAX)
+    }
+
+    /// Takes more numbers, up to `capacity`, whose places nobody has.
+    fn grow(&mut self, capacity: u32, epoch: u8) {
+        let end = u16::try_from(capacity).unwrap_or(Slot::MAX_BACKENDS);
+        self.free.extend(u16::try_from(self.capacity).unwrap_or(end)..end);
+        self.epochs.resize(capacity as usize, epoch);
+        self.capacity = capacity;
+    }
+
     /// Gives every backend its number, and retires the numbers of others. `None`, and nothing is changed, if more are
     /// needed than are free.
     fn number(&mut self, wanted: &BTreeSet<Identity>) -> Option<()> {
-        let staying = self.numbers.keys().filter(|identity| wanted.contains(identity)).count();
-        if wanted.len() - staying > self.free.len() {
+        if self.missing(wanted) > 0 {
             return None;
         }
         let Self { numbers, retired, free, epochs, .. } = self;
@@ -341,15 +293,25 @@ impl Layout {
             target.members.iter().map(|member| Identity::new(member.address, member.via, outer)).collect();
         if let Some(place) = self.pools.get_mut(&target.name)
             && place.slots == target.slots
-            && place.number(&wanted).is_some()
         {
-            return Ok(());
+            let missing = place.missing(&wanted);
+            if missing > 0 {
+                let least = (place.capacity + missing).next_power_of_two().min(u32::from(Slot::MAX_BACKENDS));
+                let capacity = capacity_for(wanted.len()).max(least);
+                if self.backends.extend(place.backend_base, capacity) {
+                    place.grow(capacity, self.next_epoch);
+                    self.next_epoch = self.next_epoch.wrapping_add(16);
+                }
+            }
+            if place.number(&wanted).is_some() {
+                return Ok(());
+            }
         }
         let capacity = capacity_for(target.members.len());
         let mut place = PoolPlace {
             slot_base: self.slots.take(target.slots)?,
             slots: target.slots,
-            backend_base: self.backends.take(capacity)?,
+            backend_base: self.backends.take_apart(capacity)?,
             capacity,
             numbers: BTreeMap::new(),
             epochs: vec![self.next_epoch; capacity as usize],
@@ -422,8 +384,8 @@ impl Layout {
     }
 }
 
-/// Backend numbers that a pool of this many backends gets: room to grow four times, because a pool that outgrows its
-/// numbers moves and forgets what it remembered; and a number given up must not soon mean another backend.
+/// Backend numbers that a pool of this many backends gets: room to grow four times, because a number given up must not
+/// soon mean another backend.
 pub fn capacity_for(backends: usize) -> u32 {
     let needed = u32::try_from(backends).unwrap_or(u32::MAX);
     needed.saturating_mul(4).clamp(64, 1 << 16).next_power_of_two().min(u32::from(Slot::MAX_BACKENDS))

@@ -5,6 +5,8 @@
 //! is cleared or written anew before those that may still read it are gone ([`Change::Settle`]). So a plan may stop
 //! anywhere, and the next one starts from there.
 
+mod cache;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -20,10 +22,10 @@ use lb_common::{
     encap,
 };
 
+pub use self::cache::TableCache;
 use super::{
     index::{Index, IndexError},
     layout::{Identity, Layout, PoolPlace},
-    maglev,
     memory::Memory,
     service::{Name, Via},
 };
@@ -222,54 +224,6 @@ pub struct ServiceTarget {
     pub flows: Rate,
 }
 
-/// Lookup tables already computed, by pool: a reload of one pool does not compute the others' again.
-#[derive(Clone, Debug, Default)]
-pub struct TableCache(BTreeMap<Name, CachedTable>);
-
-#[derive(Clone, Debug)]
-struct CachedTable {
-    members: Vec<(IpAddr, u16, u32)>,
-    slots: u32,
-    table: Vec<Slot>,
-}
-
-impl TableCache {
-    fn table(&mut self, pool: &PoolTarget, place: &PoolPlace, outer: &Outer) -> &[Slot] {
-        let members: Vec<(IpAddr, u16, u32)> = pool
-            .members
-            .iter()
-            .filter(|member| member.hop.is_some() && member.weight > 0)
-            .filter_map(|member| {
-                let identity = Identity::new(member.address, member.via, outer);
-                Some((member.address, *place.numbers.get(&identity)?, member.weight))
-            })
-            .collect();
-        let fresh = |known: &CachedTable| known.members == members && known.slots == pool.slots;
-        if !self.0.get(&pool.name).is_some_and(fresh) {
-            let table = build(&members, pool.slots);
-            self.0.insert(pool.name.clone(), CachedTable { members, slots: pool.slots, table });
-        }
-        self.0.get(&pool.name).map_or(&[], |known| &known.table)
-    }
-
-    fn keep(&mut self, target: &Target) {
-        let wanted: BTreeSet<&Name> = target.pools.iter().map(|pool| &pool.name).collect();
-        self.0.retain(|name, _| wanted.contains(name));
-    }
-}
-
-/// A backend is known by its address: it keeps its slots when it is renamed, and balancers that name it differently
-/// agree.
-fn build(members: &[(IpAddr, u16, u32)], slots: u32) -> Vec<Slot> {
-    let identities: Vec<String> = members.iter().map(|(address, ..)| address.to_string()).collect();
-    let members: Vec<maglev::Member<'_>> = members
-        .iter()
-        .zip(&identities)
-        .map(|(&(_, number, weight), identity)| maglev::Member { identity, number, weight })
-        .collect();
-    maglev::build(&members, slots).into_iter().map(|owner| owner.map_or(Slot::EMPTY, Slot::of)).collect()
-}
-
 /// The steps from `memory` to `target`, whose places `layout` knows ([`Layout::placed`]). Empty if nothing differs.
 ///
 /// # Errors
@@ -294,8 +248,14 @@ pub fn plan(
 
     let mut backends = BTreeSet::new();
     let mut slots = Vec::new();
-    let mut emptied = Vec::new();
+    let mut late = Vec::new();
     cache.keep(target);
+    // By pool: how many backend numbers the services know of that may be live.
+    let mut known = BTreeMap::new();
+    for service in memory.services.iter().filter(|service| service.slot_count > 0) {
+        let count = known.entry(service.slot_base).or_insert(service.backend_count);
+        *count = service.backend_count.min(*count);
+    }
     for pool in &target.pools {
         let Some(place) = layout.pool(&pool.name) else { continue };
         let mut keeping = BTreeSet::new();
@@ -315,9 +275,10 @@ pub fn plan(
         // Without a backend that takes flows every slot is empty. A service may be about to leave such a pool for
         // another: until then its packets must not find the old one empty.
         let is_empty = table.first().is_none_or(|slot| slot.owner().is_none());
-        let is_read =
-            || memory.services.iter().any(|known| known.slot_count > 0 && known.slot_base == place.slot_base);
-        if is_empty && is_read() { emptied.extend(steps) } else { slots.extend(steps) }
+        let known = known.get(&place.slot_base);
+        // And where the pool has more numbers than before, slots name them only after the services know.
+        let waits = known.is_some_and(|&count| is_empty || count < place.capacity);
+        if waits { late.extend(steps) } else { slots.extend(steps) }
     }
     changes.extend(slots);
 
@@ -327,9 +288,9 @@ pub fn plan(
         }
     }
     switch(memory, layout, target, &mut changes)?;
-    if !emptied.is_empty() {
+    if !late.is_empty() {
         changes.push(Change::Settle);
-        changes.extend(emptied);
+        changes.extend(late);
     }
     clear(memory, layout, &backends, &mut changes);
     if both != target.features {

@@ -28,7 +28,7 @@ const LIMITS: Limits = Limits {
     index: 16,
     services: 8,
     slots: 1024,
-    backends: 512,
+    backends: 2048,
     counters: 2048,
     flow_buckets: 4096,
     limiters: 16,
@@ -205,20 +205,27 @@ struct Simulation {
     world: World,
     clients: Rc<RefCell<Clients>>,
     random: Random,
-    wanted: [Wanted; SERVERS as usize],
+    /// By number, from 1 on.
+    wanted: Vec<Wanted>,
 }
 
 impl Simulation {
     fn new(seed: u64) -> Self {
+        Self::of(seed, SERVERS, SERVERS)
+    }
+
+    /// With so many servers, of which the first are in the configuration.
+    fn of(seed: u64, servers: u8, present: u8) -> Self {
         let clients = Rc::new(RefCell::new(Clients::new(seed)));
         let mut world = World::of(LIMITS);
-        for server in 1..=SERVERS {
+        for server in 1..=servers {
             let address = address(server);
             world.way(&address, on_link(&address, 0));
             world.alive.insert(address.parse().unwrap());
         }
         let wanted = Wanted { present: true, drained: false, weight: 100, alias: 0 };
-        let mut simulation = Self { world, clients, random: Random(seed), wanted: [wanted; 7] };
+        let wanted = (0..servers).map(|server| Wanted { present: server < present, ..wanted }).collect();
+        let mut simulation = Self { world, clients, random: Random(seed), wanted };
         simulation.configure();
         simulation.world.probe();
         let clients = Rc::clone(&simulation.clients);
@@ -228,9 +235,11 @@ impl Simulation {
     }
 
     fn configure(&mut self) {
-        let mut text = "[lb]\ntransition_max = \"168h\"\n[[pool]]\nname = \"web\"\nslots = 61\n\
-                        check = { type = \"tcp\", rise = 2, fall = 2 }\n"
-            .to_owned();
+        let slots = if self.wanted.len() < 61 { 61 } else { 251 };
+        let mut text = format!(
+            "[lb]\ntransition_max = \"168h\"\n[[pool]]\nname = \"web\"\nslots = {slots}\n\
+             check = {{ type = \"tcp\", rise = 2, fall = 2 }}\n"
+        );
         for (server, wanted) in (1..).zip(&self.wanted).filter(|(_, wanted)| wanted.present) {
             let state = if wanted.drained { "drain" } else { "ready" };
             writeln!(
@@ -254,7 +263,7 @@ impl Simulation {
 
     /// One thing happens.
     fn change(&mut self) {
-        let server = 1 + self.random.below(u64::from(SERVERS)) as u8;
+        let server = 1 + self.random.below(self.wanted.len() as u64) as u8;
         let wanted = &mut self.wanted[usize::from(server) - 1];
         match self.random.below(12) {
             0..=2 => wanted.present ^= true,
@@ -377,6 +386,40 @@ fn no_change_breaks_a_connection_whose_backend_runs() {
     };
     let right: usize = seeds.into_iter().map(course).sum();
     assert!(right > 1000, "only {right} packets were sent");
+}
+
+/// Numbers are given for four times the backends that a pool begins with, and for 64 at least.
+#[test]
+fn a_pool_that_outgrows_its_numbers_breaks_nothing() {
+    for seed in 1..=4 {
+        let mut simulation = Simulation::of(seed, 120, 8);
+        simulation.open(150);
+        simulation.pass(Duration::from_secs(1));
+        simulation.wanted[2].drained = true;
+        simulation.wanted[3].weight = 10;
+        simulation.configure();
+        simulation.open(150);
+        simulation.pass(Duration::from_secs(2));
+        let (before, moving) = (simulation.flows().len(), simulation.in_transition());
+        assert!(before > 20 && moving > 10, "LB_SEED={seed}: {before} flows, {moving} slots");
+        // In two steps, the second while the first has not ended.
+        for present in [70, 120] {
+            simulation.wanted[..present].iter_mut().for_each(|wanted| wanted.present = true);
+            simulation.configure();
+            simulation.world.probe();
+            simulation.open(50);
+            simulation.pass(Duration::from_secs(3));
+        }
+        let standing = simulation.world.memory.backends.iter().filter(|b| b.standing != 0).count();
+        assert_eq!(standing, 120, "LB_SEED={seed}");
+        simulation.pass(2 * IDLE);
+        simulation.wanted[5..].iter_mut().for_each(|wanted| wanted.present = false);
+        simulation.configure();
+        simulation.pass(2 * IDLE);
+        simulation.clients.borrow_mut().connections.clear();
+        simulation.pass(2 * IDLE);
+        assert_eq!(simulation.in_transition(), 0, "LB_SEED={seed}: a transition without end");
+    }
 }
 
 #[test]

@@ -19,6 +19,21 @@ fn runs_are_reused_only_after_release() {
 }
 
 #[test]
+fn runs_that_may_grow_stand_apart() {
+    let mut runs = Runs::new("backends", 1000);
+    assert_eq!([10, 10, 10].map(|length| runs.take_apart(length).unwrap()), [0, 500, 250]);
+    assert!(runs.extend(0, 250) && !runs.extend(0, 251));
+    assert!(runs.extend(250, 100) && runs.extend(500, 500), "up to the end of the table");
+    assert!(!runs.extend(500, 501) && !runs.extend(7, 1));
+    assert_eq!(runs.take_apart(150), Ok(350), "what is left");
+    let full = runs.take_apart(1).unwrap_err();
+    assert_eq!((full.needed, full.capacity), (1, 1000));
+    runs.retire(250);
+    runs.release();
+    assert!(runs.extend(0, 350) && runs.take(1).is_err());
+}
+
+#[test]
 fn tunnel_sources_spread_by_their_host_bits() {
     let outer = Outer::default();
     let v4 = Identity::new("10.0.0.1".parse().unwrap(), Via::Ipip, &outer);

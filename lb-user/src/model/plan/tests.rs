@@ -192,17 +192,42 @@ fn a_number_given_up_is_the_last_to_be_given_again() {
     assert_eq!(number(&world, capacity), given_up, "all others had their turn");
 }
 
-/// Every number of the pool is taken, and a backend is exchanged: the pool must move to do it.
+/// Every number of the pool is taken, and a backend is exchanged: the pool needs more numbers to do it. Its backends keep
+/// theirs, so that what is remembered of them holds, unless another pool leaves no room.
 #[test]
-fn a_pool_without_a_free_number_moves() {
-    let mut world = World::new(SMALL);
-    world.go(&simple(16));
-    let mut target = simple(64);
-    world.go(&target);
-    assert_eq!(world.layout.pool(&targets::name('p', 1)).unwrap().capacity, 64);
-    target.pools[0].members[0] = member(1, 99, 100);
-    world.go(&target);
-    assert_eq!(world.layout.pool(&targets::name('p', 1)).unwrap().capacity, 256);
+fn a_pool_without_a_free_number_takes_more_where_it_stands() {
+    for (backends, stays) in [(SMALL.backends, true), (400, false)] {
+        let mut world = World::new(Limits { backends, ..SMALL });
+        let mut target = simple(64);
+        // A second pool takes the middle of what the first leaves.
+        target.pools.push(PoolTarget {
+            name: targets::name('p', 2),
+            members: Vec::new(),
+            ..target.pools[0].clone()
+        });
+        let mut few = target.clone();
+        few.pools[0].members.truncate(16);
+        world.go(&few);
+        world.go(&target);
+        let before = world.layout.pool(&targets::name('p', 1)).unwrap().clone();
+        assert_eq!(before.capacity, 64);
+        target.pools[0].members[0] = member(1, 99, 100);
+        if !stays {
+            // The neighbour is too close: 64 numbers stand at 0, 64 at 200.
+            assert_eq!(world.layout.pool(&targets::name('p', 2)).unwrap().backend_base, 200);
+            assert!(world.layout.placed(&target).is_err(), "and elsewhere is no room either");
+            continue;
+        }
+        world.go(&target);
+        let after = world.layout.pool(&targets::name('p', 1)).unwrap();
+        assert_eq!(
+            (after.capacity, after.backend_base, after.slot_base),
+            (256, before.backend_base, before.slot_base)
+        );
+        for (identity, number) in &after.numbers {
+            assert!(before.numbers.get(identity).is_none_or(|known| known == number));
+        }
+    }
 }
 
 /// An interface that goes away between being reported and being used must not hold up every later plan.
