@@ -23,7 +23,8 @@ use lb_user::model::plan::{Change, Target};
 const FLOWS: u16 = 6;
 
 /// What balancers use here: nothing that refuses a packet.
-const USED: Features = Features::ANY_PORT.with(Features::PREFIX_VIP).with(Features::AFFINITY);
+const USED: Features =
+    Features::ANY_PORT.with(Features::PREFIX_VIP).with(Features::AFFINITY).with(Features::GUE);
 
 /// Whether packets with this destination have somewhere to go.
 fn is_served(target: &Target, key: &ServiceKey) -> bool {

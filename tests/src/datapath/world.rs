@@ -160,12 +160,18 @@ impl World {
         }
     }
 
+    /// Half of all backends are next door.
+    fn via(&self, random: &mut Random) -> Via {
+        let via = if random.once_in(2) { Via::L2 } else { random.pick(&Via::ALL).1 };
+        if self.features.has(via.needs()) { via } else { Via::Ipip }
+    }
+
     fn add_member(&mut self, pool: &mut PoolTarget, random: &mut Random) {
         let address = backend_address(random);
         if pool.members.len() < MEMBERS && pool.members.iter().all(|member| member.address != address) {
             pool.members.push(MemberTarget {
                 address,
-                via: via(random),
+                via: self.via(random),
                 hop: (!random.once_in(6)).then(|| hop(random)),
                 weight: weight(random),
                 keeps: !random.once_in(5),
@@ -187,7 +193,7 @@ impl World {
                 let at = random.below(pool.members.len());
                 match kind {
                     4 => drop(pool.members.remove(at)),
-                    5 => pool.members[at].via = via(random),
+                    5 => pool.members[at].via = self.via(random),
                     6 if random.once_in(2) => pool.members[at].hop = None,
                     6 => pool.members[at].keeps ^= true,
                     7..=8 => pool.members[at].hop = Some(hop(random)),
@@ -308,11 +314,6 @@ fn backend_address(random: &mut Random) -> IpAddr {
     } else {
         IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0xffff, u16::from(host)))
     }
-}
-
-/// Half of all backends are next door.
-fn via(random: &mut Random) -> Via {
-    if random.once_in(2) { Via::L2 } else { random.pick(&Via::ALL).1 }
 }
 
 fn weight(random: &mut Random) -> u32 {

@@ -163,7 +163,7 @@ fn edit_of(desired: &Desired, (what, first, second, value): Numbers) -> Option<E
         state: [None, Some(AdminState::Ready), Some(AdminState::Drain), Some(AdminState::Maint)]
             [usize::from(value >> 4 & 3)],
         vlan: (value & 8 != 0).then(|| u16::from(value >> 6)),
-        server_id: (value & 64 != 0).then(|| format!("0x{value:02x}")),
+        server_id: (value & 64 != 0).then(|| format!("0x00{value:02x}")),
     };
     let affinity = (value & 8 != 0).then(|| "source/24".to_owned());
     let ports: Vec<String> = (1..=u16::from(value % 5) + 1)
