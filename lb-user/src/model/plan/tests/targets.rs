@@ -10,7 +10,10 @@ use proptest::{
 };
 
 use super::super::*;
-use crate::model::memory::audit::{audit, slots};
+use crate::model::{
+    maglev,
+    memory::audit::{audit, slots},
+};
 
 /// Tables so small that a test may look at all of it after each step.
 pub(super) const SMALL: Limits = Limits {
