@@ -74,8 +74,6 @@ pub(super) enum BackendCommand {
     Del(Which),
 }
 
-/// Names of [`crate::model::service::Via`].
-
 const WEIGHT: &str = "Its share relative to the pool's other backends; 0 takes no new flows";
 
 /// Names a backend.
