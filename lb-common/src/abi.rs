@@ -14,7 +14,7 @@ pub mod service;
 pub mod slot;
 
 pub use backend::{Backend, Encap, Hop, Standing};
-pub use event::Event;
+pub use event::{CAPTURE_BYTES, CaptureFilter, Event};
 pub use feature::Features;
 pub use flow::{Bucket, Flow, Ticks, WAYS};
 pub use prefix::{Admission, PrefixKey};
@@ -73,12 +73,18 @@ pub mod name {
     pub const PREFIXES: &str = "lb_prefixes";
     /// [`super::Bucket`]s of sources and when they may go on, by what is limited.
     pub const LIMITERS: &str = "lb_limiters";
-    /// Ring buffer of [`super::Event`]s.
+    /// Ring buffer of [`super::Event`]s; captured frames stand behind theirs.
     pub const EVENTS: &str = "lb_events";
+    /// One [`super::CaptureFilter`].
+    pub const CAPTURE: &str = "lb_capture";
+    /// Where each CPU keeps the frame that is captured.
+    pub const KEPT: &str = "lb_kept";
 
     /// Every data map that is shared memory with the daemon (`BPF_F_MMAPABLE`).
-    pub const MAPPED: [&str; 11] =
-        [CONFIG, INDEX, SERVICES, SLOTS, PREVIOUS, FLOWS, BACKENDS, PORTS, COUNTERS, REASONS, LIMITERS];
+    pub const MAPPED: [&str; 12] = [
+        CONFIG, INDEX, SERVICES, SLOTS, PREVIOUS, FLOWS, BACKENDS, PORTS, COUNTERS, REASONS, LIMITERS,
+        CAPTURE,
+    ];
 
     /// Read-only global: entries of one copy of the service index, [`super::Limits::index`].
     pub const INDEX_ENTRIES: &str = "INDEX_ENTRIES";
@@ -94,10 +100,6 @@ pub mod name {
     pub const FEATURES: &str = "FEATURES";
     /// Read-only global of [`DECAP`]: the UDP port whose packets are taken for GUE, host byte order.
     pub const GUE_PORT: &str = "GUE_PORT";
-    /// Read-only global: how many dropped packets a CPU tells of in one [`super::Window`].
-    pub const DROP_EVENTS: &str = "DROP_EVENTS";
-    /// Read-only global: how many forwarded packets a CPU tells of in one [`super::Window`].
-    pub const FLOW_EVENTS: &str = "FLOW_EVENTS";
     /// The programs that others hand packets over to, by [`super::Stage`].
     pub const PROGRAMS: &str = "lb_programs";
     /// What each CPU has done of what it may not do at any rate.
@@ -174,6 +176,10 @@ pub struct Config {
     pub zero: u32,
     /// UDP port of GUE packets, host byte order.
     pub gue_port: u64,
+    /// How many dropped packets a CPU tells of in one [`Window`].
+    pub drop_events: u32,
+    /// How many packets that were sent on a CPU tells of in one [`Window`].
+    pub flow_events: u32,
 }
 
 /// Programs that packets are handed over to.
@@ -207,26 +213,31 @@ pub enum Window {
     Answer = 1,
     /// Telling of dropped packets.
     DropEvents = 2,
-    /// Telling of forwarded packets.
+    /// Telling of packets that were sent on.
     FlowEvents = 3,
+    /// Capturing.
+    Capture = 4,
 }
 
 impl Window {
     /// How many there are.
-    pub const COUNT: u32 = 4;
+    pub const COUNT: u32 = 5;
 
     /// How long it lasts: 2 to this power; ticks.
     #[inline(always)]
     pub const fn bits(self) -> u32 {
         match self {
             Self::Remember => 0,
-            Self::Answer | Self::DropEvents | Self::FlowEvents => 6,
+            Self::Answer | Self::DropEvents | Self::FlowEvents | Self::Capture => 6,
         }
     }
 }
 
-/// Size of the ring buffer of events; bytes, a power of two and whole pages.
-pub const EVENT_BYTES: u32 = 1 << 18;
+/// Size of the ring buffer of events; bytes, a power of two and whole pages. Full frames in a burst need most of it.
+pub const EVENT_BYTES: u32 = 1 << 20;
+
+/// How many packets a CPU captures in one [`Window::Capture`]: the rest of the machine has to go on.
+pub const CAPTURES: u32 = 1 << 11;
 
 /// How many packets that are too big a CPU answers in one [`Window::Answer`].
 pub const ANSWERS: u32 = 64;
@@ -287,7 +298,7 @@ pub const PROBE_MARK: u32 = 0x1b00_0000;
 pub const PROBE_MARK_MASK: u32 = 0xff00_0000;
 
 const _: () = {
-    assert!(size_of::<Config>() == 32);
+    assert!(size_of::<Config>() == 40);
     assert!(size_of::<ServiceKey>() == 24);
     assert!(size_of::<IndexEntry>() == 32);
     assert!(size_of::<Service>() == 64);
@@ -297,6 +308,7 @@ const _: () = {
     assert!(size_of::<Backend>() == 64);
     assert!(size_of::<Counter>() == 16);
     assert!(size_of::<Bucket>() == 64);
+    assert!(size_of::<CaptureFilter>() == 80);
 };
 
 #[cfg(test)]

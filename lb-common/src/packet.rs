@@ -79,6 +79,25 @@ impl Kind {
 }
 
 impl Packet {
+    /// A frame that nothing is known of.
+    pub const UNKNOWN: Self = Self {
+        source: Addr::NONE,
+        destination: Addr::NONE,
+        source_port: 0,
+        destination_port: 0,
+        protocol: 0,
+        tcp_flags: 0,
+        traffic_class: 0,
+        ttl: 0,
+        length: 0,
+        offset: 0,
+        is_v4: false,
+        kind: Kind::Whole,
+        quic_head: 0,
+        quic_id: 0,
+        fragment: 0,
+    };
+
     /// The same packet, of which the verifier no longer knows by which way it was parsed: `zero` is a zero that it does
     /// not know. What follows is then verified once, and not for every family and protocol.
     #[inline(always)]

@@ -6,6 +6,7 @@
 // aya's attributes want entry points that are public and take their context by value, and write items of their own.
 #![allow(missing_docs, unreachable_pub, clippy::needless_pass_by_value)]
 
+mod capture;
 mod cursor;
 mod forward;
 mod icmp;
@@ -21,7 +22,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use lb_common::{
-    abi::{DropReason, Note, PassReason, Reason, Stage, Ticks},
+    abi::{DropReason, Note, PassReason, Stage, Ticks},
     decide::{Decided, Decision, decide},
     packet::{Kind, Packet},
     parse::{L3_OFFSET, Stop, parse, parse_common},
@@ -37,6 +38,7 @@ use crate::{
 /// the common packet pays nothing for it and the verifier looks at each alone.
 #[xdp(frags)]
 pub fn lb(ctx: XdpContext) -> u32 {
+    capture::came(&ctx);
     match parse_common(&Cursor::new(&ctx), maps::features()) {
         // Where the header begins is known here, and accesses are cheaper for it.
         Ok(packet) => balance(&ctx, &packet.blurred(maps::zero()), L3_OFFSET),
@@ -93,7 +95,7 @@ pub fn lb_answer(ctx: XdpContext) -> u32 {
 /// A frame that none of a service's packets was found in.
 #[inline(always)]
 fn pass(ctx: &XdpContext, reason: PassReason) -> u32 {
-    report::unparsed(ctx, Reason::Pass(reason));
+    report::unparsed(ctx, reason);
     xdp_action::XDP_PASS
 }
 

@@ -3,22 +3,26 @@
 
 use aya_ebpf::{
     Global,
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    helpers::{bpf_get_smp_processor_id, generated::bpf_jiffies64},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, xdp_md},
+    helpers::{
+        bpf_get_smp_processor_id, bpf_ktime_get_ns,
+        generated::{bpf_jiffies64, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    },
     macros::map,
     maps::{Array, DevMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf, lpm_trie::Key},
     programs::XdpContext,
 };
 use lb_common::{
     abi::{
-        ANSWERS, Backend, Bucket, Config, Counter, EVENT_BYTES, Event, Features, Flow, GUE_DEFAULT_PORT,
-        IndexEntry, Limits, MAX_PORTS, Note, Port, PrefixKey, Reason, SLOTS_PER_LINE, Service, ServiceKey,
-        Slot, SlotLine, Stage, Ticks, WAYS, Window,
+        ANSWERS, Backend, Bucket, CAPTURE_BYTES, CAPTURES, CaptureFilter, Config, Counter, EVENT_BYTES,
+        Event, Features, Flow, GUE_DEFAULT_PORT, IndexEntry, Limits, MAX_PORTS, Note, Port, PrefixKey,
+        Reason, SLOTS_PER_LINE, Service, ServiceKey, Slot, SlotLine, Stage, Ticks, WAYS, Window,
     },
     addr::Addr,
     admit,
     decide::Decided,
     find,
+    opaque::opaque,
     packet::Packet,
     tables::{FlowBucket, Tables},
     track::{self, PacketTraits, Question},
@@ -55,6 +59,10 @@ static lb_prefixes: LpmTrie<[u32; 5], u32> =
 #[map]
 static lb_events: RingBuf = RingBuf::with_byte_size(EVENT_BYTES, 0);
 #[map]
+static lb_capture: Array<CaptureFilter> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static lb_kept: PerCpuArray<Kept> = PerCpuArray::with_max_entries(1, 0);
+#[map]
 static lb_devices: DevMap = DevMap::with_max_entries(MAX_PORTS, 0);
 #[map]
 static lb_programs: ProgramArray = ProgramArray::with_max_entries(Stage::COUNT, 0);
@@ -81,10 +89,6 @@ static FLOWS_PER_TICK: Global<u32> = Global::new(1000);
 /// On a backend: the UDP port whose packets are taken for GUE.
 #[unsafe(no_mangle)]
 static GUE_PORT: Global<u16> = Global::new(GUE_DEFAULT_PORT);
-#[unsafe(no_mangle)]
-static DROP_EVENTS: Global<u32> = Global::new(0);
-#[unsafe(no_mangle)]
-static FLOW_EVENTS: Global<u32> = Global::new(0);
 
 /// What a CPU has done in the present windows; a cache line for each.
 #[repr(C, align(64))]
@@ -122,6 +126,8 @@ impl Tables for Maps {
                     fragment_idle: (&raw const (*config).fragment_idle).read_volatile(),
                     zero: 0,
                     gue_port: 0,
+                    drop_events: 0,
+                    flow_events: 0,
                 }
             },
             None => Config::default(),
@@ -189,8 +195,8 @@ impl Tables for Maps {
         let most = match what {
             Window::Remember => FLOWS_PER_TICK.load(),
             Window::Answer => ANSWERS,
-            Window::DropEvents => DROP_EVENTS.load(),
-            Window::FlowEvents => FLOW_EVENTS.load(),
+            Window::DropEvents | Window::FlowEvents => events(what),
+            Window::Capture => CAPTURES,
         };
         let Some(budget) = lb_budgets.get_ptr_mut(cpu() * Window::COUNT + what as u32) else { return false };
         let now = jiffies() >> what.bits();
@@ -266,6 +272,21 @@ pub extern "C" fn lb_named(selector: u64, id: u64, service: u32, head: u32) -> u
 pub extern "C" fn lb_refusal(source_high: u64, source_low: u64, service: u32, packet: u32, now: u32) -> u32 {
     let source = Addr::from_words([source_high, source_low]);
     admit::refusal(&Maps, service, source, PacketTraits(packet), Ticks::from_bits(now))
+}
+
+/// How many packets a CPU tells of in one window.
+#[inline(always)]
+fn events(what: Window) -> u32 {
+    lb_config.get_ptr(0).map_or(0, |config| {
+        // SAFETY: the map has one element, which lives as long as the program. Volatile: the daemon stores new words
+        // at any time.
+        unsafe {
+            match what {
+                Window::DropEvents => (&raw const (*config).drop_events).read_volatile(),
+                _ => (&raw const (*config).flow_events).read_volatile(),
+            }
+        }
+    })
 }
 
 /// What the configuration uses.
@@ -406,7 +427,88 @@ pub fn count_reason(reason: u32, bytes: u64) {
 #[inline(always)]
 pub fn tell(event: &Event) {
     // An error is a full buffer.
-    let _lost = lb_events.output::<Event>(event, 0);
+    if lb_events.output::<Event>(event, 0).is_err() {
+        count_reason(Reason::Note(Note::EventLost).counter(), 0);
+    }
+}
+
+/// Kernel time; nanoseconds.
+#[inline(always)]
+pub fn nanoseconds() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// A frame that is being captured, and what is told of it. One for each CPU: a packet is done with before the next.
+#[repr(C)]
+pub struct Kept {
+    /// Bytes of the frame that are kept; 0 if it is not wanted.
+    length: u64,
+    /// Bytes of the whole frame.
+    whole: u64,
+    /// What is told of it.
+    pub event: Event,
+    frame: [u8; CAPTURE_BYTES as usize],
+}
+
+/// Where this CPU keeps the frame that is captured.
+#[inline(always)]
+pub fn kept<'t>() -> Option<&'t mut Kept> {
+    // SAFETY: the element lives as long as the program. Only this CPU uses it, one packet after the other, and nobody
+    // holds two of these at a time.
+    lb_kept.get_ptr_mut(0).map(|kept| unsafe { &mut *kept })
+}
+
+/// Which packets are captured.
+#[inline(always)]
+pub fn capture_filter<'t>() -> Option<&'t CaptureFilter> {
+    // A mixture of an old and a new filter captures too much or too little for a moment.
+    lb_capture.get(0)
+}
+
+impl Kept {
+    /// Keeps so much of the frame as it is now. Nothing of it is kept if that cannot be.
+    #[inline(always)]
+    pub fn keep(&mut self, ctx: *mut xdp_md, most: u32) {
+        // SAFETY: the context is the program's own.
+        let whole = unsafe { bpf_xdp_get_buff_len(ctx) };
+        let length = opaque(whole.min(u64::from(most)));
+        self.length = 0;
+        self.whole = whole;
+        // The verifier wants to see these bounds.
+        if length == 0 || length > u64::from(CAPTURE_BYTES) {
+            return;
+        }
+        // SAFETY: `frame` has room for so many bytes.
+        let error = unsafe { bpf_xdp_load_bytes(ctx, 0, self.frame.as_mut_ptr().cast(), length as u32) };
+        if error == 0 {
+            self.length = length;
+        }
+    }
+
+    /// Whether anything is kept.
+    #[inline(always)]
+    pub fn holds_any(&self) -> bool {
+        self.length != 0
+    }
+
+    /// Hands what is kept to the daemon, behind its event.
+    #[inline(always)]
+    pub fn hand_in(&mut self, stage: u32) {
+        self.event.stage = stage;
+        self.event.length = self.whole as u32;
+        let length = opaque(self.length);
+        if length == 0 || length > u64::from(CAPTURE_BYTES) {
+            return;
+        }
+        let start = (&raw const self.event).cast::<u8>();
+        // SAFETY: the frame stands right behind the event, and has so many bytes.
+        let record = unsafe { core::slice::from_raw_parts(start, size_of::<Event>() + length as usize) };
+        // An error is a full buffer.
+        if lb_events.output::<[u8]>(record, 0).is_err() {
+            count_reason(Reason::Note(Note::EventLost).counter(), 0);
+        }
+    }
 }
 
 #[inline(always)]

@@ -12,7 +12,10 @@ use lb_common::{
     tables::Tables as _,
 };
 
-use crate::maps::{self, Maps};
+use crate::{
+    capture,
+    maps::{self, Maps},
+};
 
 /// What became of a packet.
 ///
@@ -90,19 +93,39 @@ pub fn outcome(ctx: &XdpContext, packet: &Packet, service: u32, reasons: u32, ou
     } else {
         maps::count_reason(outcome.reason, bytes);
     }
-    if maps::features().has(Features::EVENTS) {
-        let window =
-            if outcome.verdict == xdp_action::XDP_DROP { Window::DropEvents } else { Window::FlowEvents };
-        if outcome.verdict != xdp_action::XDP_PASS && Maps.may(window) {
-            maps::tell(&event(ctx, packet, service, outcome));
-        }
+    // One look for those who want none of it.
+    if maps::features().has_any(Features::TELLING) {
+        tell(ctx, packet, service, outcome);
     }
     debug!(ctx, "port {}: verdict {}, reason {}", packet.source_port, outcome.verdict, outcome.reason);
+}
+
+/// Tells the daemon of a packet, if it is one of those that are told of or captured.
+#[inline(always)]
+fn tell(ctx: &XdpContext, packet: &Packet, service: u32, outcome: &Outcome) {
+    let features = maps::features();
+    let dropped = outcome.verdict == xdp_action::XDP_DROP;
+    let sent = outcome.verdict == xdp_action::XDP_TX || outcome.verdict == xdp_action::XDP_REDIRECT;
+    let is_told = features.has(Features::DROP_EVENTS) && dropped && Maps.may(Window::DropEvents)
+        || features.has(Features::FLOW_EVENTS) && sent && Maps.may(Window::FlowEvents);
+    if (is_told || features.has(Features::CAPTURE))
+        && let Some(kept) = maps::kept()
+    {
+        // In the map and once: neither the stack nor the verifier has room for more.
+        kept.event = event(ctx, packet, service, outcome);
+        if is_told {
+            maps::tell(&kept.event);
+        }
+        if features.has(Features::CAPTURE) {
+            capture::capture(ctx);
+        }
+    }
 }
 
 #[inline(always)]
 fn event(ctx: &XdpContext, packet: &Packet, service: u32, outcome: &Outcome) -> Event {
     Event {
+        time: maps::nanoseconds(),
         source: packet.source,
         destination: packet.destination,
         source_port: packet.source_port,
@@ -116,14 +139,20 @@ fn event(ctx: &XdpContext, packet: &Packet, service: u32, outcome: &Outcome) -> 
         backend: outcome.backend,
         ingress: ctx.ingress_ifindex() as u32,
         length: u32::from(packet.length),
-        stage: 0,
+        stage: Event::TOLD,
     }
 }
 
 /// Counts a frame that was passed before anything was known of it.
 #[inline(always)]
-pub fn unparsed(ctx: &XdpContext, reason: Reason) {
-    maps::count_reason(reason.counter(), frame_length(ctx));
+pub fn unparsed(ctx: &XdpContext, reason: PassReason) {
+    maps::count_reason(Reason::Pass(reason).counter(), frame_length(ctx));
+    if maps::features().has(Features::CAPTURE) {
+        if let Some(kept) = maps::kept() {
+            kept.event = event(ctx, &Packet::UNKNOWN, Decided::NOBODY, &Outcome::passed(reason));
+            capture::capture(ctx);
+        }
+    }
 }
 
 /// Of a frame in many buffers that of the first.

@@ -1,5 +1,6 @@
 //! What a client may ask the daemon and what it answers: plain data, the same for the socket, the CLI and scripts.
 
+mod events;
 mod policy;
 mod trace;
 
@@ -7,6 +8,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::events::{CaptureQuery, EventView, EventsQuery, Happening, LogView, PacketView, StateView};
 pub use self::policy::{AllowanceView, LimitView, PolicyView, QuicView};
 pub use self::trace::*;
 use crate::model::service::{AdminState, Via, XdpMode};
@@ -28,6 +30,10 @@ pub enum Request {
     Flows,
     /// The way of a packet.
     Trace(TraceSpec),
+    /// What happened.
+    Events(EventsQuery),
+    /// Packets and what becomes of them, as pcapng: a stream until it is over or the client goes away.
+    Capture(CaptureQuery),
     /// A change of the configuration.
     Edit(Edit),
 }
@@ -262,6 +268,10 @@ pub enum Response {
     Flows(Vec<FlowsView>),
     /// To [`Request::Trace`].
     Trace(Box<TraceView>),
+    /// To [`Request::Events`] that does not follow.
+    Events(Vec<EventView>),
+    /// To [`Request::Events`] that follows, and to [`Request::Capture`]: what follows is a stream.
+    Streaming,
     /// To [`Request::Edit`].
     Done(Done),
     /// The request could not be done; nothing was changed.

@@ -4,7 +4,9 @@
 
 mod ask;
 mod backend;
+mod capture;
 mod check;
+mod events;
 mod pool;
 pub mod render;
 pub mod run;
@@ -109,6 +111,10 @@ enum Command {
     Flows(ask::FlowsOptions),
     /// Show the way of a packet: each step of the decision, on the tables as they are now
     Trace(trace::TraceOptions),
+    /// Show what happened: packets, backends that changed state, and what the daemon had to say
+    Events(events::EventsOptions),
+    /// Write packets and what became of them to a pcapng file
+    Capture(capture::CaptureOptions),
     /// Prepare this machine as a backend
     #[command(after_help = "Examples:
   lb server decap --interface eth0")]
@@ -137,6 +143,8 @@ pub fn main() -> ExitCode {
         Command::Stats(options) => cli.global.ask(&options.ask()),
         Command::Flows(options) => cli.global.ask(&options.ask()),
         Command::Trace(options) => cli.global.ask(&options.ask()),
+        Command::Events(options) => options.run(&cli.global),
+        Command::Capture(options) => options.run(&cli.global),
         Command::Status => cli.global.ask(&Ask::of(Request::Status)),
         Command::Health => cli.global.ask(&Ask::of(Request::Health)),
         Command::Service { command } => cli.global.ask(&service::ask(command)),

@@ -10,15 +10,15 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::{Method, StatusCode, client::conn::http1::SendRequest, header};
+use hyper::{Method, StatusCode, body::Incoming, client::conn::http1::SendRequest, header};
 use hyper_util::rt::TokioIo;
 use nix::unistd::{Gid, Group};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
 use crate::api::{
-    Done, Edit, FlowsView, HealthView, PoolView, Refusal, Request, Response, ServiceView, Stats, Status,
-    TraceSpec, TraceView,
+    CaptureQuery, Done, Edit, EventView, EventsQuery, FlowsView, HealthView, PoolView, Refusal, RefusalKind,
+    Request, Response, ServiceView, Stats, Status, TraceSpec, TraceView,
 };
 
 /// How long the daemon's answer may take: a little longer than the daemon itself waits before it says 503.
@@ -123,7 +123,7 @@ impl Client {
         Ok(Self { path: path.to_owned(), sender })
     }
 
-    /// Asks or orders anything; never answers [`Response::Refused`], which is an error here.
+    /// Asks or orders anything but streams, see [`Client::follow`] and [`Client::capture`]; never answers [`Response::Refused`], which is an error here.
     ///
     /// # Errors
     /// [`ClientError`] of any kind but those of [`Client::connect`].
@@ -138,6 +138,11 @@ impl Client {
             Request::Stats => Response::Stats(self.stats().await?),
             Request::Flows => Response::Flows(self.flows().await?),
             Request::Trace(spec) => Response::Trace(Box::new(self.trace(&spec).await?)),
+            Request::Events(query) if !query.follow => Response::Events(self.events(query).await?),
+            Request::Events(_) | Request::Capture(_) => {
+                let errors = vec!["this is answered by a stream".to_owned()];
+                return Err(ClientError::Refused { refusal: Refusal { kind: RefusalKind::Invalid, errors } });
+            }
             Request::Edit(edit) => Response::Done(self.edit(edit).await?),
         })
     }
@@ -214,6 +219,36 @@ impl Client {
         self.exchange(Method::POST, "/v1/trace".to_owned(), json(spec)).await
     }
 
+    /// What happened.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn events(&mut self, query: EventsQuery) -> Result<Vec<EventView>, ClientError> {
+        self.get(events_path(query)).await
+    }
+
+    /// What happened and what happens: a line of JSON for each [`EventView`].
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn follow(mut self, last: Option<usize>) -> Result<Stream, ClientError> {
+        self.stream(events_path(EventsQuery { last, follow: true })).await
+    }
+
+    /// Packets and what becomes of them, as pcapng.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn capture(mut self, query: &CaptureQuery) -> Result<Stream, ClientError> {
+        let CaptureQuery { filter, bytes, count, seconds } = query;
+        let mut path = format!("/v1/capture?filter={}", escaped(filter));
+        let numbers = [("bytes", bytes.map(u64::from)), ("count", *count), ("seconds", *seconds)];
+        for (key, number) in numbers {
+            path.extend(number.map(|number| format!("&{key}={number}")));
+        }
+        self.stream(path).await
+    }
+
     /// Changes the configuration.
     ///
     /// # Errors
@@ -239,6 +274,25 @@ impl Client {
         self.exchange(Method::GET, path, Bytes::new()).await
     }
 
+    async fn stream(&mut self, path: String) -> Result<Stream, ClientError> {
+        let asked = format!("GET {path}");
+        let socket = || self.path.clone();
+        let broken = |source| ClientError::Broken { path: socket(), source };
+        let answer = self.sender.send_request(request(Method::GET, path, Bytes::new()));
+        let answer = timeout(PATIENCE, answer).await.map_err(|_| ClientError::Silent { path: socket() })?;
+        let answer = answer.map_err(broken)?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(Stream { path: socket(), body: answer.into_body() });
+        }
+        let body = answer.into_body().collect().await.map_err(broken)?.to_bytes();
+        Err(refused(status, &body).unwrap_or_else(|source| ClientError::Strange {
+            path: socket(),
+            asked,
+            source,
+        }))
+    }
+
     async fn exchange<T: DeserializeOwned>(
         &mut self,
         method: Method,
@@ -246,13 +300,7 @@ impl Client {
         body: Bytes,
     ) -> Result<T, ClientError> {
         let asked = format!("{method} {path}");
-        let request = hyper::Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, "lb")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
-            .expect("a path of unreserved and percent-encoded characters is a URI");
+        let request = request(method, path, body);
         let socket = || self.path.clone();
         let broken = |source| ClientError::Broken { path: socket(), source };
         let answer = async {
@@ -268,13 +316,56 @@ impl Client {
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(strange);
         }
-        let refusal = serde_json::from_slice(&body).map_err(strange)?;
-        Err(if status == StatusCode::SERVICE_UNAVAILABLE {
-            ClientError::Unavailable { refusal }
-        } else {
-            ClientError::Refused { refusal }
-        })
+        Err(refused(status, &body).map_err(strange)?)
     }
+}
+
+/// An answer that comes in pieces.
+#[derive(Debug)]
+pub struct Stream {
+    path: PathBuf,
+    body: Incoming,
+}
+
+impl Stream {
+    /// The next piece; `None` at its end.
+    ///
+    /// # Errors
+    /// [`ClientError::Broken`].
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        loop {
+            let Some(frame) = self.body.frame().await else { return Ok(None) };
+            let frame = frame.map_err(|source| ClientError::Broken { path: self.path.clone(), source })?;
+            if let Ok(piece) = frame.into_data() {
+                return Ok(Some(piece));
+            }
+        }
+    }
+}
+
+fn request(method: Method, path: String, body: Bytes) -> hyper::Request<Full<Bytes>> {
+    hyper::Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, "lb")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body))
+        .expect("a path of unreserved and percent-encoded characters is a URI")
+}
+
+/// What a daemon that said no meant.
+fn refused(status: StatusCode, body: &[u8]) -> Result<ClientError, serde_json::Error> {
+    let refusal = serde_json::from_slice(body)?;
+    Ok(if status == StatusCode::SERVICE_UNAVAILABLE {
+        ClientError::Unavailable { refusal }
+    } else {
+        ClientError::Refused { refusal }
+    })
+}
+
+fn events_path(query: EventsQuery) -> String {
+    let last = query.last.map(|last| format!("&last={last}")).unwrap_or_default();
+    format!("/v1/events?follow={}{last}", query.follow)
 }
 
 fn service_path(name: &str) -> String {

@@ -3,7 +3,9 @@
 //! Events come in, actions go out. What is wanted (the configuration), what is known (health, next hops) and what is
 //! installed meet here; how the one becomes the other is the model's business. No I/O, no clock, no async.
 
+mod capture;
 mod event;
+mod journal;
 mod leaving;
 mod requests;
 mod standing;
@@ -21,6 +23,8 @@ use std::{
 
 use lb_common::abi::{Counter, Limits, Reason};
 
+use self::capture::Capture;
+use self::journal::Journal;
 use self::leaving::Leaving;
 use self::standing::{Member, Server, carried_over, reason_of, state_of};
 pub use self::{
@@ -28,7 +32,7 @@ pub use self::{
     wanted::features,
 };
 use crate::{
-    api::{ConfigView, InterfaceView, Response, State},
+    api::{ConfigView, InterfaceView, Response, StateView},
     config,
     model::{
         health::Transition,
@@ -102,6 +106,8 @@ pub struct Controller {
     /// What is remembered, by pool, as it was last seen.
     transitions: BTreeMap<Name, Summary>,
     flows_read_at: Duration,
+    journal: Journal,
+    capture: Option<Capture>,
     /// Something changed since the last plan was made.
     dirty: bool,
     /// The tables arrived where they should be: the probes may follow.
@@ -145,6 +151,8 @@ impl Controller {
             settled: BTreeSet::new(),
             transitions: BTreeMap::new(),
             flows_read_at: now,
+            journal: Journal::default(),
+            capture: None,
             dirty: true,
             probes_follow: false,
         }
@@ -184,7 +192,14 @@ impl Controller {
             self.change_tables(now, &mut actions);
         }
         self.follow_backends(&mut actions);
+        self.follow_capture(&mut actions);
+        self.keep_journal(now, &mut actions);
         actions
+    }
+
+    /// What the wall clock says at a time of the daemon's own.
+    fn wall_clock(&self, at: Duration) -> Duration {
+        self.identity.epoch.saturating_add(at)
     }
 
     fn take(&mut self, now: Duration, event: Event, actions: &mut Vec<Action>) {
@@ -209,6 +224,9 @@ impl Controller {
                 };
                 actions.push(Action::Reply { token, response });
             }
+            Event::Packets(packets) => self.take_packets(packets, actions),
+            Event::StreamFull { token } => self.lose(token, actions),
+            Event::StreamEnded { token } => self.take_stream_ended(now, token, actions),
             Event::Request { token, request } => self.take_request(now, token, request, actions),
             Event::Tick => {
                 if self.retry_at.is_some_and(|at| at <= now) {
@@ -216,6 +234,7 @@ impl Controller {
                     self.dirty = true;
                 }
                 self.watch_flows(now, actions);
+                self.watch_capture(now, actions);
             }
         }
     }
@@ -353,6 +372,7 @@ impl Controller {
             let said = format!("cannot carry out the configuration: {error}; trying again each second");
             actions.push(Action::Log(Level::Error, said));
         }
+        self.give_up_capture(now, &error, actions);
         self.failure = Some(error);
         self.retry_at = Some(now + RETRY);
     }
@@ -364,9 +384,13 @@ impl Controller {
             let next_hop = self.next_hops.get(&backend.address);
             let state = state_of(backend, &member.health, next_hop);
             if state != member.state {
-                let level = if state == State::Down { Level::Warn } else { Level::Info };
-                let reason = reason_of(backend, &member.health, next_hop);
-                actions.push(Action::Log(level, format!("{id} {state}: {reason}")));
+                actions.push(Action::State(StateView {
+                    pool: id.pool.to_string(),
+                    backend: id.backend.to_string(),
+                    was: member.state,
+                    state,
+                    reason: reason_of(backend, &member.health, next_hop),
+                }));
                 member.state = state;
                 member.since = now;
             }

@@ -5,7 +5,8 @@
 //!  signals ────── (re-read) ───┤                       ├── Resolve ─────▶ neighbours          │
 //!  neighbours ─── NextHop ─────┼─▶ controller.handle ──┼── Probe ───────▶ probe               │
 //!  probe ──────── Probe ───────┤          ▲            ├── WriteConfig ─▶ config_file ────────┤
-//!  socket ─────── Request ─────┤          │            ├── Reply ───────▶ socket              │
+//!  events ─────── Packets ─────┤          │            ├── Reply ───────▶ socket              │
+//!  socket ─────── Request ─────┤          │            ├── Stream ──────▶ socket              │
 //!  each second ── Counters ────┘          │            └── Log ─────────▶ stderr              │
 //!                                         └───────────────────────────────────────────────────┘
 //! ```
@@ -17,25 +18,30 @@ mod lock;
 use std::{
     collections::HashMap,
     process,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::Context;
+use bytes::Bytes;
 use lb_common::abi::{Limits, Service};
 use tokio::{
     select,
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, oneshot},
+    sync::{
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
     time::{MissedTickBehavior, interval},
 };
 
 use crate::{
-    api::{InterfaceView, Response},
+    api::{InterfaceView, Response, State},
     cli::run::{PACKET_LOG, RunArgs},
     config,
     controller::{self, Action, Applied, Controller, Event, Identity, Level, Token},
     edge::{
         config_file::{ConfigFile, ConfigFileEvent},
+        events::Events,
         kernel::{Kernel, LoadOptions, Withdrawn, pins},
         neighbours::{NeighbourEvent, Neighbours},
         probe::Probes,
@@ -43,8 +49,8 @@ use crate::{
     },
     exit::{Exit, Failure},
     model::{
-        keys::Keys, layout, plan::Change, probe::ProbeOutcome, service::Desired, trace::trace,
-        transition::FlowReading,
+        keys::Keys, layout, packet_event::PacketEvent, plan::Change, probe::ProbeOutcome, service::Desired,
+        trace::trace, transition::FlowReading,
     },
 };
 
@@ -146,6 +152,9 @@ struct Daemon {
     neighbours: Neighbours,
     probes: Probes,
     replies: HashMap<Token, oneshot::Sender<Response>>,
+    /// Where pieces of streams go.
+    streams: HashMap<Token, mpsc::Sender<Bytes>>,
+    _events: Events,
     next_token: Token,
     inbox: Inbox,
 }
@@ -154,6 +163,7 @@ struct Daemon {
 struct Inbox {
     neighbours: mpsc::UnboundedReceiver<NeighbourEvent>,
     probes: mpsc::UnboundedReceiver<ProbeOutcome>,
+    packets: mpsc::Receiver<Vec<PacketEvent>>,
 }
 
 impl Daemon {
@@ -165,22 +175,29 @@ impl Daemon {
     ) -> anyhow::Result<Self> {
         let (neighbour_events, neighbours_inbox) = mpsc::unbounded_channel();
         let (outcomes, probes_inbox) = mpsc::unbounded_channel();
+        // Small: what finds no room waits in the kernel's buffer.
+        let (told, packets_inbox) = mpsc::channel(4);
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let identity = Identity {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: process::id(),
             config_path: config_path.to_owned(),
+            epoch: since_epoch.saturating_sub(started.elapsed()),
             ticks_per_second: kernel.ticks_per_second().context("cannot find out the kernel's clock")?,
         };
         Ok(Self {
             started,
             controller: Controller::new(started.elapsed(), kernel.limits(), identity),
-            kernel,
             file,
             neighbours: Neighbours::start(neighbour_events).context("cannot open a netlink socket")?,
             probes: Probes::start(outcomes),
             replies: HashMap::new(),
+            streams: HashMap::new(),
+            _events: Events::start(kernel.events()?, started, told)
+                .context("cannot read the programs' events")?,
             next_token: 0,
-            inbox: Inbox { neighbours: neighbours_inbox, probes: probes_inbox },
+            inbox: Inbox { neighbours: neighbours_inbox, probes: probes_inbox, packets: packets_inbox },
+            kernel,
         })
     }
 
@@ -228,6 +245,7 @@ impl Daemon {
                 _ = hangup.recv() => events.push(self.reread().await),
                 _ = beat.tick() => {
                     events.push(Event::Counters(self.kernel.counters(self.controller.counters_in_use())));
+                    events.extend(self.ended_streams());
                     events.push(Event::Tick);
                 }
                 change = inbox_changes.recv(), if watching => match change {
@@ -241,6 +259,8 @@ impl Daemon {
                 Some(call) = inbox_calls.recv() => events.push(self.accept(call)),
                 Some(event) = self.inbox.neighbours.recv() => events.extend(next_hop(event)),
                 Some(outcome) = self.inbox.probes.recv() => events.push(Event::Probe(outcome)),
+                // Last: they are many.
+                Some(packets) = self.inbox.packets.recv() => events.push(Event::Packets(packets)),
             }
             // What else has come in is handled together: one plan for a hundred probes that ended at once.
             while let Ok(event) = self.inbox.neighbours.try_recv() {
@@ -253,6 +273,7 @@ impl Daemon {
         }
         tracing::info!("stopping");
         watcher.abort();
+        self.streams.clear();
         // The server may have ended by itself; then there is nobody to tell.
         stop_socket.send(()).ok();
         if let Ok(Err(error)) = server.await {
@@ -272,7 +293,16 @@ impl Daemon {
         let token = self.next_token;
         self.next_token += 1;
         self.replies.insert(token, call.reply);
+        self.streams.extend(call.stream.map(|stream| (token, stream)));
         Event::Request { token, request: call.request }
+    }
+
+    /// Streams whose clients went away while there was nothing to send.
+    fn ended_streams(&mut self) -> Vec<Event> {
+        let ended: Vec<Token> =
+            self.streams.iter().filter(|(_, stream)| stream.is_closed()).map(|(&token, _)| token).collect();
+        self.streams.retain(|token, _| !ended.contains(token));
+        ended.into_iter().map(|token| Event::StreamEnded { token }).collect()
     }
 
     /// Handles events, carries out what follows from them, and what follows from that, until nothing does.
@@ -313,10 +343,28 @@ impl Daemon {
             }
             Action::Reply { token, response } => {
                 if let Some(reply) = self.replies.remove(&token) {
+                    let is_streaming = response == Response::Streaming;
                     // A client that went away needs no answer.
                     drop(reply.send(response));
+                    if !is_streaming {
+                        self.streams.remove(&token);
+                    }
                 }
             }
+            Action::Stream { token, chunk } => {
+                let stream = self.streams.get(&token)?;
+                return match stream.try_send(chunk.into()) {
+                    Ok(()) => None,
+                    Err(TrySendError::Full(_)) => Some(Event::StreamFull { token }),
+                    Err(TrySendError::Closed(_)) => {
+                        self.streams.remove(&token);
+                        Some(Event::StreamEnded { token })
+                    }
+                };
+            }
+            Action::EndStream { token } => drop(self.streams.remove(&token)),
+            Action::State(change) if change.state == State::Down => tracing::warn!("{change}"),
+            Action::State(change) => tracing::info!("{change}"),
             Action::Log(Level::Error, text) => tracing::error!("{text}"),
             Action::Log(Level::Warn, text) => tracing::warn!("{text}"),
             Action::Log(Level::Info, text) => tracing::info!("{text}"),

@@ -2,6 +2,7 @@
 //! actions into the outside. Edges never import each other.
 
 pub mod config_file;
+pub mod events;
 pub mod kernel;
 #[cfg(test)]
 mod namespace;

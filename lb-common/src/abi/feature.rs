@@ -20,19 +20,29 @@ impl Features {
     pub const ACL: Self = Self(1 << 4);
     /// Limits for each source.
     pub const LIMITS: Self = Self(1 << 5);
-    /// Sampled events.
-    pub const EVENTS: Self = Self(1 << 6);
+    /// Dropped packets are told of, some of them.
+    pub const DROP_EVENTS: Self = Self(1 << 6);
     /// Frames are captured.
     pub const CAPTURE: Self = Self(1 << 7);
     /// Backends behind GUE.
     pub const GUE: Self = Self(1 << 8);
+    /// Packets that were sent on are told of, some of them.
+    pub const FLOW_EVENTS: Self = Self(1 << 9);
+    /// Those by which a packet may be told of.
+    pub const TELLING: Self = Self::DROP_EVENTS.with(Self::CAPTURE).with(Self::FLOW_EVENTS);
     /// All of them.
-    pub const ALL: Self = Self((1 << 9) - 1);
+    pub const ALL: Self = Self((1 << 10) - 1);
 
     /// Whether it has all of `others`.
     #[inline(always)]
     pub const fn has(self, others: Self) -> bool {
         self.0 & others.0 == others.0
+    }
+
+    /// Whether it has any of `others`.
+    #[inline(always)]
+    pub const fn has_any(self, others: Self) -> bool {
+        self.0 & others.0 != 0
     }
 
     /// Both sets.

@@ -71,6 +71,8 @@ reasons! {
         LimiterFull "limiter_full" "A source that was near its limit was forgotten for another one."
         FlowsFull "flow_not_remembered_full" "A flow found its bucket of the flow table full of others."
         FlowsLimited "flow_not_remembered_limited" "This CPU had remembered as many flows as it may in this moment."
+        EventLost "event_lost" "An event or a captured frame found no room, because the daemon did not read fast enough."
+        CaptureLimited "capture_limited" "A packet was not captured, because this CPU had captured as many as it may in this moment."
     }
 }
 

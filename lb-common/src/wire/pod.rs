@@ -47,6 +47,7 @@ pod!(
     crate::abi::Port,
     crate::abi::Event,
     crate::abi::bench::Rehearsal,
+    crate::abi::CaptureFilter,
 );
 
 // SAFETY: values without padding, one after the other.

@@ -74,11 +74,7 @@ impl Global {
     /// Asks the daemon and prints the answer; with `--json` a refusal is printed like any answer, and is an
     /// error all the same.
     pub(super) fn ask(&self, ask: &Ask) -> anyhow::Result<()> {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the event loop")?
-            .block_on(self.exchange(ask))
+        on_runtime(self.exchange(ask))
     }
 
     async fn exchange(&self, ask: &Ask) -> anyhow::Result<()> {
@@ -105,6 +101,15 @@ impl Global {
             tokio::time::sleep(pause).await;
         }
     }
+}
+
+/// Runs a command to its end.
+pub(super) fn on_runtime(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?
+        .block_on(command)
 }
 
 fn json(answer: &impl serde::Serialize) -> anyhow::Result<String> {

@@ -2,6 +2,7 @@
 //! and a state never stands without its reason.
 
 mod counters;
+pub(super) mod events;
 mod flows;
 mod policy;
 mod table;
@@ -28,6 +29,9 @@ pub fn response(response: &Response, paint: Paint) -> String {
         Response::Stats(view) => counters::stats(view, paint),
         Response::Flows(views) => flows::flows(views, paint),
         Response::Trace(view) => trace::trace(view, paint),
+        Response::Events(views) => views.iter().map(|view| events::line(view, paint)).collect(),
+        // What follows is shown as it comes.
+        Response::Streaming => String::new(),
         Response::Done(done) => format!("{} (generation {})\n", printable(&done.message), done.generation),
         Response::Refused(refusal) => {
             refusal.errors.iter().map(|error| format!("refused: {}\n", printable(error))).collect()

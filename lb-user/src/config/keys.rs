@@ -41,6 +41,8 @@ pub static LB: TableKeys = TableKeys {
         Key { name: "tunnel_source6", example: "tunnel_source6 = \"100::/64\"" },
         Key { name: "gue_port", example: "gue_port = 6080" },
         Key { name: "transition_max", example: "transition_max = \"1h\"" },
+        Key { name: "drop_events", example: "drop_events = 10" },
+        Key { name: "flow_events", example: "flow_events = 0" },
     ],
 };
 

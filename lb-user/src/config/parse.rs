@@ -9,6 +9,7 @@ use self::{access::ListDraft, serving::ServiceDraft};
 use std::{
     collections::{BTreeSet, HashMap},
     net::IpAddr,
+    ops::RangeInclusive,
     time::Duration,
 };
 
@@ -41,6 +42,9 @@ const INTERVALS: (Duration, Duration) = (Duration::from_millis(10), Duration::fr
 
 /// Status an HTTP check expects unless told otherwise.
 pub(super) const DEFAULT_EXPECT: u16 = 200;
+
+/// Events told of, each second on each CPU.
+pub(super) const EVENTS: RangeInclusive<u32> = 0..=10_000;
 
 /// Path an HTTP check asks for unless told otherwise.
 pub(super) const DEFAULT_PATH: &str = "/";
@@ -162,7 +166,10 @@ fn read_settings(node: &Node<'_>) -> Settings {
     let prefix =
         |key, rule| node.optional(key, |item| value::prefix(text(item)?, rule)).map(|prefix| prefix.value);
     let longest = node.optional("transition_max", |item| duration_within(item, LONGEST.0, LONGEST.1));
+    let events = |key, default| node.optional(key, integer_in(EVENTS)).map_or(default, |events| events.value);
     Settings {
+        drop_events: events("drop_events", default.drop_events),
+        flow_events: events("flow_events", default.flow_events),
         transition_max: longest.map_or(default.transition_max, |longest| longest.value),
         interfaces: read_interfaces(node),
         xdp: node.optional("xdp", one_of(modes)).map_or(default.xdp, |xdp| xdp.value),

@@ -35,8 +35,18 @@ fn address(text: &str) -> IpAddr {
 #[test]
 fn the_example_is_valid_and_means_what_it_says() {
     let desired = parse(example()).unwrap();
-    let Settings { interfaces, xdp, seed, tunnel_source_v4, tunnel_source_v6, gue_port, transition_max } =
-        &desired.settings;
+    let Settings {
+        interfaces,
+        xdp,
+        seed,
+        tunnel_source_v4,
+        tunnel_source_v6,
+        gue_port,
+        transition_max,
+        drop_events,
+        flow_events,
+    } = &desired.settings;
+    assert_eq!((*drop_events, *flow_events), (10, 0));
     assert_eq!(*transition_max, Duration::from_secs(3600));
     assert_eq!(interfaces, &["eth0"]);
     assert_eq!((*xdp, *seed), (XdpMode::Auto, 0x5e_ed0f_1ee7));
@@ -495,6 +505,12 @@ fn the_reference_names_the_defaults_and_ranges_that_hold() {
         (&keys::LB, "tunnel_source", format!("| `{v4}/{v4_length}` |")),
         (&keys::LB, "tunnel_source6", format!("| `{v6}/{v6_length}` |")),
         (&keys::LB, "gue_port", format!("| {} |", Settings::default().gue_port)),
+        (
+            &keys::LB,
+            "drop_events",
+            format!("| 0 to {} | {} |", super::parse::EVENTS.end(), Settings::DROP_EVENTS),
+        ),
+        (&keys::LB, "flow_events", format!("| 0 to {} | 0 |", super::parse::EVENTS.end())),
         (&keys::POOL, "slots", format!("| {DEFAULT_SLOTS} |")),
         (&keys::POOL, "slots", format!("from {} to {}", SLOTS_RANGE.start(), SLOTS_RANGE.end())),
         (&keys::POOL, "backend", format!("at most {most_backends}")),

@@ -3,12 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::Duration,
 };
 
 use crate::{
-    api::{Request, Response},
+    api::{Request, Response, StateView},
     model::{
         next_hop::{NextHop, Unreachable},
+        packet_event::PacketEvent,
         plan::Change,
         probe::{BackendId, ProbeOutcome, ProbeSpec},
         source::Source,
@@ -32,6 +34,8 @@ pub struct Identity {
     pub config_path: String,
     /// Ticks of the clock that flows are remembered by.
     pub ticks_per_second: u32,
+    /// What the wall clock said when the daemon's own began at 0: time since 1970-01-01.
+    pub epoch: Duration,
 }
 
 /// Something that happened outside.
@@ -71,6 +75,18 @@ pub enum Event {
         sample: Sample,
         /// Its way, or why it cannot be told.
         trace: Result<Box<Trace>, String>,
+    },
+    /// The programs told of packets.
+    Packets(Vec<PacketEvent>),
+    /// A piece of a stream found no room: its client reads too slowly.
+    StreamFull {
+        /// Which.
+        token: Token,
+    },
+    /// The client of a stream went away.
+    StreamEnded {
+        /// Which.
+        token: Token,
     },
     /// A client asks.
     Request {
@@ -137,6 +153,20 @@ pub enum Action {
         /// The answer.
         response: Response,
     },
+    /// Send a piece of a stream that began with [`Response::Streaming`].
+    Stream {
+        /// Which.
+        token: Token,
+        /// The piece.
+        chunk: Vec<u8>,
+    },
+    /// A stream is over.
+    EndStream {
+        /// Which.
+        token: Token,
+    },
+    /// Tell people that a backend changed its state.
+    State(StateView),
     /// Tell people.
     Log(Level, String),
 }

@@ -41,6 +41,8 @@ impl Controller {
                 Response::Flows(self.desired.pools.iter().map(|pool| self.flows_view(pool)).collect())
             }
             Request::Trace(spec) => return self.ask_trace(token, &spec, actions),
+            Request::Events(query) => return self.take_events_query(token, query, actions),
+            Request::Capture(query) => return self.take_capture_query(now, token, &query, actions),
             Request::Edit(edit) => match self.edit(&edit) {
                 Ok((source, desired)) => {
                     let (before, after) = (self.source.text.clone(), source.text.clone());
@@ -111,7 +113,7 @@ pub(super) fn failed(why: String) -> Response {
     Response::Refused(refusal(RefusalKind::Failed, why))
 }
 
-fn refusal(kind: RefusalKind, error: String) -> Refusal {
+pub(super) fn refusal(kind: RefusalKind, error: String) -> Refusal {
     Refusal { kind, errors: vec![error] }
 }
 

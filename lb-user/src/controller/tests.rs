@@ -1,6 +1,7 @@
 //! Scenarios: what the controller does when the outside behaves in one way or another.
 
 mod edits;
+mod events;
 mod features;
 mod properties;
 mod simulation;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use lb_common::abi::{self, Admission, Features, PROBE_MARK, Port, Rate, ServiceKey};
+use lb_common::abi::{self, Admission, Features, PROBE_MARK, Port, Rate, ServiceKey, Window};
 
 use super::{
     Controller,
@@ -57,7 +57,14 @@ impl Controller {
             fragment_idle: ticks(FRAGMENT_IDLE, self.identity.ticks_per_second),
             prefixes,
             lists: desired.acls.iter().map(|acl| Arc::clone(&acl.table)).collect(),
-            features: features(desired),
+            features: features(desired).with(if self.capture.is_some() {
+                Features::CAPTURE
+            } else {
+                Features::NONE
+            }),
+            drop_events: self.per_window(settings.drop_events),
+            flow_events: self.per_window(settings.flow_events),
+            capture: self.capture.as_ref().map(|capture| capture.filter.clone()),
         }
     }
 
@@ -161,6 +168,13 @@ impl Controller {
         probes
     }
 
+    /// How many events of a second belong to one window of the programs; at least one, if any are wanted.
+    fn per_window(&self, each_second: u32) -> u32 {
+        let ticks = u64::from(each_second) << Window::DropEvents.bits();
+        let in_window = ticks.div_ceil(u64::from(self.identity.ticks_per_second.max(1)));
+        u32::try_from(in_window).unwrap_or(u32::MAX)
+    }
+
     /// What stands for a backend in the tables.
     pub(super) fn identity_of(&self, backend: &Backend) -> layout::Identity {
         let outer = outer(&self.desired.settings);
@@ -183,22 +197,30 @@ impl Controller {
 
 /// What the program must be able to do for a configuration.
 pub fn features(desired: &Desired) -> Features {
+    let settings = &desired.settings;
+    let events = [
+        (Features::DROP_EVENTS, settings.drop_events > 0),
+        (Features::FLOW_EVENTS, settings.flow_events > 0),
+    ];
     let of_services = desired.services.iter().map(needs);
     let of_backends = desired.pools.iter().flat_map(|pool| &pool.backends).map(|backend| backend.via.needs());
-    of_services.chain(of_backends).fold(Features::NONE, Features::with)
+    of_services.chain(of_backends).fold(used(events), Features::with)
 }
 
 fn needs(service: &Service) -> Features {
     let any_port = service.ports.iter().any(|port| port.ports == Ports::Any);
-    let uses = [
+    used([
         (Features::ANY_PORT, any_port),
         (Features::PREFIX_VIP, !service.vip.is_host()),
         (Features::AFFINITY, service.affinity.is_some()),
         (Features::QUIC, service.quic.is_some()),
         (Features::ACL, service.acl.is_some()),
         (Features::LIMITS, service.limit.is_some()),
-    ];
-    uses.into_iter().filter(|(_, used)| *used).fold(Features::NONE, |all, (feature, _)| all.with(feature))
+    ])
+}
+
+fn used(features: impl IntoIterator<Item = (Features, bool)>) -> Features {
+    features.into_iter().filter(|(_, used)| *used).fold(Features::NONE, |all, (feature, _)| all.with(feature))
 }
 
 fn outer(settings: &Settings) -> Outer {

@@ -16,17 +16,18 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
-    maps::{DevMap, LpmTrie, Map, MapError, lpm_trie::Key},
+    maps::{DevMap, LpmTrie, Map, MapData, MapError, RingBuf, lpm_trie::Key},
     programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
 use lb_common::{
     abi::{
-        ABI_VERSION, Backend, Bucket, Config, Counter, Features, IndexEntry, Limits, MAX_PORTS, Port,
-        PrefixKey, Reason, SLOTS_PER_LINE, Service, SlotLine, Ticks, Window, name,
+        ABI_VERSION, Backend, Bucket, CaptureFilter, Config, Counter, Features, IndexEntry, Limits,
+        MAX_PORTS, Port, PrefixKey, Reason, SLOTS_PER_LINE, Service, SlotLine, Ticks, Window, name,
     },
     wire::pod::Pod,
 };
+use tokio::io::{Interest, unix::AsyncFd};
 
 pub use self::attach::Withdrawn;
 use self::{
@@ -164,6 +165,7 @@ struct MappedTables {
     backends: MappedArray<Backend>,
     ports: MappedArray<Port>,
     limiters: MappedArray<Bucket>,
+    capture: MappedArray<CaptureFilter>,
     counters: MappedArray<Counter>,
     reasons: MappedArray<Counter>,
 }
@@ -210,6 +212,7 @@ impl Kernel {
             backends: mapped(&ebpf, name::BACKENDS, limits.backends)?,
             ports: mapped(&ebpf, name::PORTS, MAX_PORTS)?,
             limiters: mapped(&ebpf, name::LIMITERS, limits.limiters)?,
+            capture: mapped(&ebpf, name::CAPTURE, 1)?,
             counters: mapped(&ebpf, name::COUNTERS, cpus * limits.counters)?,
             reasons: mapped(&ebpf, name::REASONS, cpus * Reason::COUNT)?,
         };
@@ -242,6 +245,24 @@ impl Kernel {
             return self.path.program(program);
         }
         xdp(&mut self.ebpf, program)
+    }
+
+    /// What the programs tell of single packets: a buffer that one may read. Within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`KernelError::Missing`] or [`KernelError::Map`].
+    pub fn events(&self) -> Result<AsyncFd<RingBuf<MapData>>, KernelError> {
+        let failed = |error| KernelError::Map { map: name::EVENTS, source: io::Error::other(error) };
+        let Some(Map::RingBuf(data)) = self.ebpf.map(name::EVENTS) else {
+            return Err(KernelError::Missing(name::EVENTS));
+        };
+        let fd = data.fd().as_fd().try_clone_to_owned();
+        let fd = fd.map_err(|source| KernelError::Map { map: name::EVENTS, source })?;
+        let data = MapData::from_fd(fd).map_err(failed)?;
+        let ring = RingBuf::try_from(Map::RingBuf(data)).map_err(failed)?;
+        // SAFETY: the buffer owns its descriptor and gives no other from its `as_raw_fd`.
+        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
+        ring.map_err(|error| KernelError::Map { map: name::EVENTS, source: error.into() })
     }
 
     /// The clock that flows are remembered by.
@@ -292,6 +313,7 @@ impl Kernel {
         let tables = &self.tables;
         match change {
             Change::Features(features) => self.specialise(*features)?,
+            Change::Capture(filter) => tables.capture.store(0, filter),
             Change::Port { number, port } => {
                 self.set_device(*number, port.ifindex)?;
                 self.tables.ports.store(*number as usize, port);

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use nix::unistd::{Gid, Group, chown};
 use socket2::{Domain, SockAddr, Type};
 use tokio::{
@@ -44,6 +45,8 @@ pub struct Call {
     pub request: Request,
     /// Takes the answer. Nobody may be listening any more; that is no error.
     pub reply: oneshot::Sender<Response>,
+    /// Where a stream goes, if the client wants one: pieces after [`Response::Streaming`].
+    pub stream: Option<mpsc::Sender<Bytes>>,
 }
 
 /// Why the control socket could not be opened.

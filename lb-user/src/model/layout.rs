@@ -193,6 +193,11 @@ impl Layout {
         self.services.iter()
     }
 
+    /// Where a service stands.
+    pub fn service(&self, name: &Name) -> Option<&ServicePlace> {
+        self.services.get(name)
+    }
+
     /// One above the highest counter that was ever in use. Those given up are among them: what they counted for an
     /// earlier owner must be known, or it would seem to be the next one's.
     pub fn counters_end(&self) -> u32 {

@@ -4,8 +4,8 @@ use std::{cell::Cell, collections::BTreeMap};
 
 use lb_common::{
     abi::{
-        Backend, Config, Features, IndexEntry, Limits, MAX_PORTS, Note, Port, PrefixKey, Service, Slot,
-        Window,
+        Backend, CaptureFilter, Config, Features, IndexEntry, Limits, MAX_PORTS, Note, Port, PrefixKey,
+        Service, Slot, Window,
     },
     addr::Addr,
     tables::Tables,
@@ -45,6 +45,8 @@ pub struct Memory {
     pub ports: Vec<Port>,
     /// Lists of prefixes.
     pub prefixes: BTreeMap<PrefixKey, u32>,
+    /// Which packets are captured by a program that can.
+    pub capture: CaptureFilter,
     /// Sources with a limit. They are the packets' doing, like flows.
     pub limiters: Flows,
     /// How often each [`Window`]'s may still be done. Here there are no moments: who wants a limit sets it anew at each.
@@ -66,6 +68,7 @@ impl Memory {
             backends: vec![Backend::default(); limits.backends as usize],
             ports: vec![Port::default(); MAX_PORTS as usize],
             prefixes: BTreeMap::new(),
+            capture: CaptureFilter::default(),
             limiters: Flows::new(limits.limiters),
             allowances: Self::unlimited(),
         }
@@ -98,6 +101,7 @@ impl Memory {
     pub fn apply(&mut self, change: &Change) {
         match change {
             Change::Features(features) => self.features = *features,
+            Change::Capture(filter) => self.capture = **filter,
             Change::Port { number, port } => self.ports[*number as usize] = *port,
             Change::Backend { index, backend } => self.backends[*index as usize] = **backend,
             Change::Hop { index, hop } => self.backends[*index as usize].hop = hop.to_words(),

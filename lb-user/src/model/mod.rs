@@ -3,6 +3,7 @@
 //! No I/O, no clock, no randomness, no async, no sockets, no BPF library.
 
 pub mod acl;
+pub mod capture;
 pub mod health;
 pub mod index;
 pub mod keys;
@@ -11,6 +12,8 @@ pub mod limit;
 pub mod maglev;
 pub mod memory;
 pub mod next_hop;
+pub mod packet_event;
+pub mod pcapng;
 pub mod plan;
 pub mod prefix;
 pub mod probe;
@@ -18,6 +21,7 @@ pub mod quic;
 pub mod service;
 pub mod simulate;
 pub mod source;
+pub mod timestamp;
 pub mod trace;
 pub mod traffic;
 pub mod transition;

@@ -15,8 +15,8 @@ use std::{
 
 use lb_common::{
     abi::{
-        Admission, Backend, Config, Encap, Features, Hop, IndexEntry, Port, PrefixKey, Quic, Rate, Selector,
-        Service, ServiceKey, Slot, Standing,
+        Admission, Backend, CaptureFilter, Config, Encap, Features, Hop, IndexEntry, Port, PrefixKey, Quic,
+        Rate, Selector, Service, ServiceKey, Slot, Standing,
     },
     addr::Addr,
     encap,
@@ -24,6 +24,7 @@ use lb_common::{
 
 pub use self::cache::TableCache;
 use super::{
+    capture::Filter,
     index::{Index, IndexError},
     layout::{Identity, Layout, PoolPlace},
     memory::Memory,
@@ -35,6 +36,8 @@ use super::{
 pub enum Change {
     /// Replaces the program by one that has these features: more than the tables use, or no less.
     Features(Features),
+    /// Says which packets a program that captures is to capture.
+    Capture(Box<CaptureFilter>),
     /// Port `number`, which no live backend leaves by, is this interface.
     Port {
         /// Below [`lb_common::abi::MAX_PORTS`].
@@ -116,6 +119,12 @@ pub struct Target {
     pub lists: Vec<Arc<ListTarget>>,
     /// What the program is to be able to do.
     pub features: Features,
+    /// See [`Config::drop_events`].
+    pub drop_events: u32,
+    /// See [`Config::flow_events`].
+    pub flow_events: u32,
+    /// Which packets are captured, if any.
+    pub capture: Option<Filter>,
 }
 
 /// A list of sources as the tables are to have it.
@@ -235,6 +244,12 @@ pub fn plan(
     cache: &mut TableCache,
 ) -> Result<Vec<Change>, IndexError> {
     let mut changes = Vec::new();
+    if let Some(filter) = &target.capture {
+        let filter = filter.record(|service| layout.service(service).map(|place| place.number));
+        if memory.capture != filter {
+            changes.push(Change::Capture(Box::new(filter)));
+        }
+    }
     let both = memory.features.with(target.features);
     if memory.features != both {
         changes.push(Change::Features(both));
@@ -446,6 +461,8 @@ fn switch(
         seed: target.seed,
         fragment_idle: target.fragment_idle,
         gue_port: u64::from(target.outer.gue_port),
+        drop_events: target.drop_events,
+        flow_events: target.flow_events,
         ..memory.config
     };
     let built = index(layout, target, memory.limits.index)?;

@@ -111,9 +111,15 @@ pub struct Settings {
     pub gue_port: u16,
     /// A slot is in transition for at most this long, whatever flows are remembered.
     pub transition_max: Duration,
+    /// How many dropped packets are told of, each second and on each CPU; 0 for none.
+    pub drop_events: u32,
+    /// How many packets that were sent on are told of, each second and on each CPU; 0 for none.
+    pub flow_events: u32,
 }
 
 impl Settings {
+    /// Dropped packets told of where the file says nothing: enough to see why, and only dropped packets pay for it.
+    pub const DROP_EVENTS: u32 = 10;
     /// Longest transition where the file names none.
     pub const TRANSITION_MAX: Duration = Duration::from_secs(3600);
 }
@@ -128,6 +134,8 @@ impl Default for Settings {
             seed: 0,
             gue_port: GUE_DEFAULT_PORT,
             transition_max: Self::TRANSITION_MAX,
+            drop_events: Self::DROP_EVENTS,
+            flow_events: 0,
         }
     }
 }

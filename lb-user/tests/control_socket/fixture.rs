@@ -30,6 +30,9 @@ pub(crate) struct Fixture {
     pub(crate) server: JoinHandle<std::io::Result<()>>,
 }
 
+/// What every stream brings.
+pub(crate) const PIECES: [&str; 2] = ["one", "two"];
+
 impl Fixture {
     pub(crate) fn start(answer: impl Fn(&Request) -> Response + Send + 'static) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
@@ -39,10 +42,16 @@ impl Fixture {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let log = asked.clone();
         tokio::spawn(async move {
-            while let Some(Call { request, reply }) = incoming.recv().await {
+            while let Some(Call { request, reply, stream }) = incoming.recv().await {
                 let response = answer(&request);
                 log.lock().expect("log").push(request);
+                let is_streaming = response == Response::Streaming;
                 drop(reply.send(response));
+                for piece in PIECES {
+                    if let Some(stream) = stream.as_ref().filter(|_| is_streaming) {
+                        stream.send(piece.into()).await.expect("a client that reads");
+                    }
+                }
             }
         });
         let (stop, stopped) = oneshot::channel();
@@ -189,6 +198,11 @@ fn health() -> HealthView {
     }
 }
 
+fn event() -> EventView {
+    let log = LogView { level: "info".to_owned(), text: "hello".to_owned() };
+    EventView { number: 3, time: "2023-11-14T22:13:20.000Z".to_owned(), what: Happening::Log(log) }
+}
+
 pub(crate) fn done() -> Done {
     Done { generation: 7, message: "done".to_owned() }
 }
@@ -205,6 +219,8 @@ pub(crate) fn answer(request: &Request) -> Response {
         Request::Stats => Response::Stats(Stats::default()),
         Request::Flows => Response::Flows(vec![flows()]),
         Request::Trace(spec) => Response::Trace(Box::new(trace(spec))),
+        Request::Events(EventsQuery { follow: false, .. }) => Response::Events(vec![event()]),
+        Request::Events(_) | Request::Capture(_) => Response::Streaming,
         Request::Edit(_) => Response::Done(done()),
     }
 }

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use fixture::{Fixture, answer, done};
+use fixture::{Fixture, PIECES, answer, done};
 use lb_user::{
     api::*,
     client::{Client, ClientError},
@@ -47,6 +47,7 @@ fn requests() -> Vec<Request> {
             quic_id: Some("00ff".to_owned()),
             interface: None,
         }),
+        Request::Events(EventsQuery { last: Some(7), follow: false }),
     ];
     requests.extend(
         [
@@ -80,6 +81,30 @@ fn requests() -> Vec<Request> {
         .map(Request::Edit),
     );
     requests
+}
+
+#[tokio::test]
+async fn streams_come_piece_by_piece_and_end() {
+    let fixture = Fixture::start(answer);
+    let query = CaptureQuery {
+        filter: "service a&b=c client 10.0.0.0/8".to_owned(),
+        bytes: Some(96),
+        count: Some(3),
+        seconds: None,
+    };
+    let captured = fixture.client().await.capture(&query).await.expect("a capture");
+    let followed = fixture.client().await.follow(Some(5)).await.expect("events");
+    for mut stream in [captured, followed] {
+        let mut text = Vec::new();
+        while let Some(piece) = stream.next().await.expect("a piece") {
+            text.extend_from_slice(&piece);
+        }
+        assert_eq!(text, PIECES.concat().as_bytes());
+    }
+    let wanted = [Request::Capture(query), Request::Events(EventsQuery { last: Some(5), follow: true })];
+    assert_eq!(*fixture.asked.lock().expect("log"), wanted);
+    let (status, body) = fixture.send("GET", "/v1/capture?count=many", "").await;
+    assert_eq!(status, 400, "{body}");
 }
 
 #[tokio::test]

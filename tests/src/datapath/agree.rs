@@ -26,7 +26,7 @@ pub struct Arrival {
 const TRIED: usize = 16;
 
 /// Features that change no verdict.
-const SILENT: Features = Features(Features::EVENTS.0 | Features::CAPTURE.0);
+const SILENT: Features = Features(Features::DROP_EVENTS.0 | Features::FLOW_EVENTS.0 | Features::CAPTURE.0);
 
 /// Every feature that may change one, with its name.
 pub const FEATURES: [(Features, &str); 7] = [

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{ExitStatus, Output},
+    process::{Command, ExitStatus, Output},
     time::Duration,
 };
 
@@ -108,6 +108,13 @@ impl Daemon {
     /// If the command fails, with its words.
     pub fn lb(&self, arguments: &[&str]) -> Result<String> {
         namespace::run(self.namespace.command(&self.lb).arg("--socket").arg(&self.socket).args(arguments))
+    }
+
+    /// The command line against it, to be started.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.namespace.command(&self.lb);
+        command.arg("--socket").arg(&self.socket).args(arguments);
+        command
     }
 
     /// Runs the command line against it, whatever comes of it.

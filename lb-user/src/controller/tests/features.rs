@@ -61,7 +61,21 @@ fn the_program_has_what_the_configuration_uses() {
     let any_port = with("\"tcp/443\"", "\"udp/*\"");
     let prefix = with(VIP, "192.0.2.0/28");
     let mut world = World::serving(CONFIG, &BOTH);
-    assert_eq!(world.memory.features, Features::NONE);
+    // What a configuration has that says nothing about it.
+    let usual = Features::DROP_EVENTS;
+    assert_eq!(world.memory.features, usual);
+    let events =
+        |drops: u32, flows: u32| format!("[lb]\ndrop_events = {drops}\nflow_events = {flows}\n{CONFIG}");
+    for (text, features, in_window) in [
+        (events(0, 0), Features::NONE, (0, 0)),
+        (events(0, 1), Features::FLOW_EVENTS, (0, 1)),
+        (events(10, 1000), Features::DROP_EVENTS.with(Features::FLOW_EVENTS), (3, 256)),
+        (CONFIG.to_owned(), usual, (3, 0)),
+    ] {
+        world.configure(&text);
+        assert_eq!(world.memory.features, features, "{text}");
+        assert_eq!((world.memory.config.drop_events, world.memory.config.flow_events), in_window, "{text}");
+    }
     let acl = service_with("acl = \"l\"") + "[[acl]]\nname = \"l\"\ndeny = []\n";
     for (text, features) in [
         (&any_port[..], Features::ANY_PORT),
@@ -73,6 +87,7 @@ fn the_program_has_what_the_configuration_uses() {
         (CONFIG, Features::NONE),
     ] {
         world.configure(text);
+        let features = features.with(usual);
         assert_eq!(world.memory.features, features, "{text}");
         assert_eq!(super::super::features(world.controller.desired()), features);
     }

@@ -76,6 +76,9 @@ pub(super) struct World {
     pub(super) steps: usize,
     pub(super) log: Vec<(Level, String)>,
     pub(super) replies: BTreeMap<Token, Response>,
+    /// What was streamed to each client.
+    pub(super) streams: BTreeMap<Token, Vec<u8>>,
+    pub(super) ended: BTreeSet<Token>,
     next_token: Token,
 }
 
@@ -91,6 +94,7 @@ impl World {
             pid: 1,
             config_path: "lb.toml".to_owned(),
             ticks_per_second: TICKS_PER_SECOND,
+            epoch: Duration::from_secs(1_700_000_000),
         };
         Self {
             controller: Controller::new(Duration::ZERO, limits, identity),
@@ -111,6 +115,8 @@ impl World {
             steps: 0,
             log: Vec::new(),
             replies: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            ended: BTreeSet::new(),
             next_token: 0,
         }
     }
@@ -198,6 +204,19 @@ impl World {
             }
             Action::Reply { token, response } => {
                 assert!(self.replies.insert(token, response).is_none(), "answered twice");
+                Vec::new()
+            }
+            Action::Stream { token, chunk } => {
+                self.streams.entry(token).or_default().extend(chunk);
+                Vec::new()
+            }
+            Action::EndStream { token } => {
+                assert!(self.ended.insert(token), "ended twice");
+                Vec::new()
+            }
+            Action::State(change) => {
+                let level = if change.state == State::Down { Level::Warn } else { Level::Info };
+                self.log.push((level, change.to_string()));
                 Vec::new()
             }
             Action::Log(level, text) => {

@@ -94,7 +94,7 @@ impl PacketPath {
             .override_global(name::FLOW_MASK, &flow_mask, true)
             .override_global(aya_log::LEVEL, &log_level, true);
         // These give way to the shared ones at once.
-        for map in name::MAPPED {
+        for map in name::MAPPED.into_iter().chain([name::EVENTS]) {
             loader.map_max_entries(map, 1);
         }
         let ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
@@ -146,10 +146,11 @@ impl PacketPath {
 pub(super) fn refusal(error: &ProgramError) -> String {
     let ProgramError::LoadError { io_error, verifier_log } = error else { return error.to_string() };
     let log = verifier_log.to_string();
-    let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    // Its last words are statistics.
-    let said = lines.iter().rfind(|line| !line.starts_with("processed ") && !line.contains("stack depth"));
-    match said {
+    tracing::debug!("the verifier's log: {log}");
+    // Statistics end it.
+    let is_statistics = |line: &&str| line.starts_with("verification time") || line.starts_with("processed ");
+    let lines = log.lines().map(str::trim).filter(|line| !line.is_empty());
+    match lines.take_while(|line| !is_statistics(line)).last() {
         Some(said) => format!("{io_error}; the verifier says: {said}"),
         None => io_error.to_string(),
     }

@@ -33,6 +33,7 @@ impl Kernel {
             ports: (0..tables.ports.len()).map(|at| tables.ports.load(at)).collect(),
             features: self.path.features(),
             prefixes: self.prefixes(),
+            capture: tables.capture.load(0),
             limiters: Flows::of((0..tables.limiters.len()).flat_map(|at| tables.limiters.load(at).0)),
             allowances: Memory::unlimited(),
         }

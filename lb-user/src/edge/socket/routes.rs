@@ -1,16 +1,17 @@
 //! Routes of the control socket, version 1: HTTP method and path to [`Request`], [`Response`] to status and
 //! JSON. Every answer is JSON, also the refusals; nothing a client sends gives a 5xx.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
     Json, Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, State},
-    http::{Method, StatusCode, Uri, request::Parts},
+    body::{Body, Bytes},
+    extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, State},
+    http::{Method, StatusCode, Uri, header, request::Parts},
     response::IntoResponse,
     routing::{get, patch, post},
 };
+use futures_util::stream;
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -19,12 +20,15 @@ use tokio::{
 
 use super::Call;
 use crate::api::{
-    BackendPatch, BackendSpec, Edit, PoolPatch, PoolSpec, Refusal, RefusalKind, Request, Response,
-    ServicePatch, ServiceSpec, TraceSpec,
+    BackendPatch, BackendSpec, CaptureQuery, Edit, EventsQuery, PoolPatch, PoolSpec, Refusal, RefusalKind,
+    Request, Response, ServicePatch, ServiceSpec, TraceSpec,
 };
 
 /// Largest body taken, bytes.
 const BODY_LIMIT: usize = 1 << 20;
+
+/// Pieces of a stream that wait for their client.
+const PIECES: usize = 1024;
 
 /// How long a client may take to send its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,6 +38,8 @@ pub(super) fn router(calls: mpsc::Sender<Call>, patience: Duration) -> Router {
     Router::new()
         .route("/v1/status", get(async |daemon: Daemon| daemon.ask(Request::Status).await))
         .route("/v1/health", get(async |daemon: Daemon| daemon.ask(Request::Health).await))
+        .route("/v1/events", get(events))
+        .route("/v1/capture", get(capture))
         .route("/v1/flows", get(async |daemon: Daemon| daemon.ask(Request::Flows).await))
         .route("/v1/stats", get(async |daemon: Daemon| daemon.ask(Request::Stats).await))
         .route("/v1/trace", post(trace))
@@ -64,6 +70,18 @@ pub(super) fn router(calls: mpsc::Sender<Call>, patience: Duration) -> Router {
 /// A question, though it has a body.
 async fn trace(daemon: Daemon, Input(spec): Input<TraceSpec>) -> Answer {
     daemon.ask(Request::Trace(spec)).await
+}
+
+async fn events(daemon: Daemon, Asked(query): Asked<EventsQuery>) -> axum::response::Response {
+    if query.follow {
+        daemon.stream(Request::Events(query), "application/x-ndjson").await
+    } else {
+        daemon.ask(Request::Events(query)).await.into_response()
+    }
+}
+
+async fn capture(daemon: Daemon, Asked(query): Asked<CaptureQuery>) -> axum::response::Response {
+    daemon.stream(Request::Capture(query), "application/x-pcapng").await
 }
 
 async fn services(daemon: Daemon) -> Answer {
@@ -137,9 +155,27 @@ impl Link {
     }
 
     async fn ask(&self, request: Request) -> Answer {
+        self.call(request, None).await
+    }
+
+    /// Asks for what comes in pieces.
+    async fn stream(&self, request: Request, content: &'static str) -> axum::response::Response {
+        let (pieces, stream) = mpsc::channel(PIECES);
+        let answer = self.call(request, Some(pieces)).await;
+        if *answer.1 != Response::Streaming {
+            return answer.into_response();
+        }
+        let stream = stream::unfold(stream, async |mut stream| {
+            let piece = stream.recv().await?;
+            Some((Ok::<_, Infallible>(piece), stream))
+        });
+        ([(header::CONTENT_TYPE, content)], Body::from_stream(stream)).into_response()
+    }
+
+    async fn call(&self, request: Request, stream: Option<mpsc::Sender<Bytes>>) -> Answer {
         let (reply, answer) = oneshot::channel();
         let exchange = async {
-            self.calls.send(Call { request, reply }).await.ok()?;
+            self.calls.send(Call { request, reply, stream }).await.ok()?;
             answer.await.ok()
         };
         let trouble = match timeout(self.patience, exchange).await {
@@ -195,6 +231,24 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for In<T> {
                 StatusCode::BAD_REQUEST,
                 RefusalKind::Invalid,
                 format!("cannot read the path: {}", rejection.body_text()),
+            )),
+        }
+    }
+}
+
+/// What stands behind the question mark.
+struct Asked<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Asked<T> {
+    type Rejection = Answer;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Answer> {
+        match Query::from_request_parts(parts, state).await {
+            Ok(Query(query)) => Ok(Self(query)),
+            Err(rejection) => Err(Answer::refuse(
+                StatusCode::BAD_REQUEST,
+                RefusalKind::Invalid,
+                format!("cannot read the query: {}", rejection.body_text()),
             )),
         }
     }

@@ -201,6 +201,7 @@ impl InFlight {
                 }
             }
             Change::Features(_)
+            | Change::Capture(_)
             | Change::Hop { .. }
             | Change::Standing { .. }
             | Change::Slots(_)
