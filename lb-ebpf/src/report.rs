@@ -147,11 +147,11 @@ fn event(ctx: &XdpContext, packet: &Packet, service: u32, outcome: &Outcome) -> 
 #[inline(always)]
 pub fn unparsed(ctx: &XdpContext, reason: PassReason) {
     maps::count_reason(Reason::Pass(reason).counter(), frame_length(ctx));
-    if maps::features().has(Features::CAPTURE) {
-        if let Some(kept) = maps::kept() {
-            kept.event = event(ctx, &Packet::UNKNOWN, Decided::NOBODY, &Outcome::passed(reason));
-            capture::capture(ctx);
-        }
+    if maps::features().has(Features::CAPTURE)
+        && let Some(kept) = maps::kept()
+    {
+        kept.event = event(ctx, &Packet::UNKNOWN, Decided::NOBODY, &Outcome::passed(reason));
+        capture::capture(ctx);
     }
 }
 

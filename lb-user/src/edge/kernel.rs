@@ -45,7 +45,7 @@ pub static OBJECT: &[u8] = include_bytes_aligned!(env!("LB_EBPF_OBJECT"));
 pub enum KernelError {
     /// The object did not load: an old kernel, missing rights, or a refusal of the verifier.
     #[error(
-        "cannot load the eBPF programs (root, or CAP_BPF and CAP_NET_ADMIN, and kernel 5.15 or later are needed)"
+        "cannot load the eBPF programs (root, or CAP_BPF and CAP_NET_ADMIN, and kernel 6.1 or later are needed)"
     )]
     Load(#[source] Box<aya::EbpfError>),
     /// A program did not pass the verifier, or the kernel lacks what it needs.

@@ -54,7 +54,7 @@ pub fn attach(program: Program, interface: &str, mode: XdpMode) -> anyhow::Resul
         loader.override_global(name::GUE_PORT, gue_port, true);
     }
     let mut ebpf =
-        loader.load(OBJECT).context("cannot load the eBPF programs (root and kernel 5.15 are needed)")?;
+        loader.load(OBJECT).context("cannot load the eBPF programs (root and kernel 6.1 are needed)")?;
     let xdp: &mut Xdp =
         ebpf.program_mut(program.name()).context("the eBPF object lacks the program")?.try_into()?;
     xdp.load().with_context(|| format!("the kernel refused program {}", program.name()))?;
