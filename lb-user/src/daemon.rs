@@ -273,7 +273,9 @@ impl Daemon {
         }
         tracing::info!("stopping");
         watcher.abort();
-        self.streams.clear();
+        // Forwarding may go on without us: not by programs that capture for nobody.
+        let ended: Vec<Event> = self.streams.drain().map(|(token, _)| Event::StreamEnded { token }).collect();
+        self.handle(ended).await;
         // The server may have ended by itself; then there is nobody to tell.
         stop_socket.send(()).ok();
         if let Ok(Err(error)) = server.await {

@@ -87,6 +87,25 @@ fn features_come_and_go_over_the_same_tables() {
     });
 }
 
+/// Log statements are there only if they are asked for, whichever generation it is.
+#[test]
+fn the_log_stays_as_it_was_asked_for() {
+    within(|| {
+        let mut verified_with = [0; 2];
+        for (log_packets, total) in [false, true].into_iter().zip(&mut verified_with) {
+            let mut rig = Rig::load(Features::ALL, log_packets)?;
+            let before = verified(&mut rig)?;
+            rig.apply(&Change::Features(Features::NONE))?;
+            rig.apply(&Change::Features(Features::ALL))?;
+            *total = verified(&mut rig)?;
+            ensure!(*total == before, "{total} instructions verified, {before} before");
+        }
+        let [silent, logging] = verified_with;
+        ensure!(silent + 1000 < logging, "{silent} without log statements, {logging} with them");
+        Ok(())
+    });
+}
+
 /// Packets that an interface has received.
 fn received(device: &str) -> anyhow::Result<u64> {
     let text = fs::read_to_string("/proc/thread-self/net/dev")?;
