@@ -283,8 +283,7 @@ fn ten_thousand_targets_share_a_gateway() {
                 }
             }
         }
-        // Ample for 20,000 look-ups in a debug build beside other tests; far too short for
-        // quadratic work.
-        assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+        // Ample for 20,000 look-ups in a debug build on a busy machine; far too short for quadratic work.
+        assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
     });
 }
