@@ -5,7 +5,7 @@
 
 use crate::{
     abi::{
-        Backend, Config, DropReason, Encap, Features, Hop, PassReason, PrefixKey, Reason, Service,
+        Backend, Config, DropReason, Encap, Features, Flow, Hop, PassReason, PrefixKey, Reason, Service,
         ServiceKey, Standing, Ticks,
     },
     find,
@@ -151,8 +151,7 @@ fn serve<'t, T: Tables>(
             let Some(slot) = tables.slot(place) else {
                 return Decision::Drop(DropReason::BackendAbsent);
             };
-            // 0 marks an empty place of the flow table.
-            let flow = if hash == 0 { 1 } else { hash };
+            let flow = Flow::identity(hash);
             let question = Question { service: number, place, flow, packet: PacketTraits::of(packet), now };
             match track::backend_of(tables, service, slot, packet, question) {
                 Some(index) => (index, hash),

@@ -1,6 +1,9 @@
 //! Hashes and what is chosen by them: places in the service index, slots of a lookup table.
 
-use crate::{abi::ServiceKey, addr::Addr};
+use crate::{
+    abi::{Flow, ServiceKey},
+    addr::Addr,
+};
 
 /// Odd, with bits spread evenly: 2^64 divided by the golden ratio (Knuth, TAOCP vol. 3, 6.4).
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -61,14 +64,14 @@ pub const fn affine_hash(seed: u64, source: &Addr, destination: &Addr, flow: u64
     shared & !0xffff_ffff | flow & 0xffff_ffff
 }
 
-/// The identity that all flows with the same high half of their hash share, see [`affine_hash`]. Never 0.
+/// The identity that all flows with the same high half of their hash share, see [`affine_hash`]: with [`Flow::BESIDE`].
 #[inline(always)]
 pub const fn shared_identity(flow: u64) -> u64 {
     let high = flow & !0xffff_ffff;
-    high | mix(high, !0) & 0xffff_ffff | 1
+    high | mix(high, !0) & 0xffff_ffff | Flow::BESIDE
 }
 
-/// Hash of what the fragments of one packet have in common. Never 0.
+/// Hash of what the fragments of one packet have in common: with [`Flow::BESIDE`].
 #[inline(always)]
 pub const fn fragment_hash(seed: u64, source: &Addr, destination: &Addr, protocol: u8, id: u32) -> u64 {
     let [source_high, source_low] = source.words();
@@ -76,7 +79,7 @@ pub const fn fragment_hash(seed: u64, source: &Addr, destination: &Addr, protoco
     // The mark keeps them apart from flows of the same addresses.
     let what = id as u64 | (protocol as u64) << 32 | 1 << 63;
     let hash = mix(mix(seed, source_high ^ what), source_low);
-    mix(mix(hash, destination_low), destination_high) | 1
+    mix(mix(hash, destination_low), destination_high) | Flow::BESIDE
 }
 
 /// Which of `count` slots a hash falls on: multiply-shift (Lemire 2016), no division.
@@ -126,6 +129,20 @@ mod tests {
             assert!(unevenness(&slots) < 1.35, "slots {} with seed {seed}", unevenness(&slots));
             assert!(unevenness(&sources) < 1.35, "sources {} with seed {seed}", unevenness(&sources));
         }
+    }
+
+    #[test]
+    fn what_is_no_flow_is_marked_and_flows_are_not() {
+        for (source, port) in flows().step_by(97) {
+            let vip = Addr::v4([192, 0, 2, 1]);
+            let flow = Flow::identity(flow_hash(7, &source, &vip, port, 443, 6));
+            assert_eq!(flow & Flow::BESIDE, 0);
+            assert_ne!(shared_identity(flow) & Flow::BESIDE, 0);
+            assert_eq!(shared_identity(flow) >> 32, flow >> 32, "it leads to the same slot");
+            assert_ne!(fragment_hash(7, &source, &vip, 17, port.into()) & Flow::BESIDE, 0);
+        }
+        assert_ne!(Flow::identity(0), 0);
+        assert_ne!(Flow::identity(Flow::BESIDE), 0);
     }
 
     #[test]

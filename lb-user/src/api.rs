@@ -392,7 +392,7 @@ pub struct PoolView {
     pub backends: Vec<BackendView>,
 }
 
-/// What a pool remembers of flows, as it was last seen (each two seconds).
+/// What a pool remembers of flows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FlowsView {
     /// Its pool.

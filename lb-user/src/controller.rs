@@ -32,7 +32,7 @@ pub use self::{
     wanted::features,
 };
 use crate::{
-    api::{ConfigView, InterfaceView, Response, StateView},
+    api::{ConfigView, InterfaceView, Request, Response, StateView},
     config,
     model::{
         health::Transition,
@@ -106,6 +106,8 @@ pub struct Controller {
     /// What is remembered, by pool, as it was last seen.
     transitions: BTreeMap<Name, Summary>,
     flows_read_at: Duration,
+    /// Questions that wait for the flow table to be read.
+    asking: Vec<(Token, Request)>,
     journal: Journal,
     capture: Option<Capture>,
     /// Something changed since the last plan was made.
@@ -151,6 +153,7 @@ impl Controller {
             settled: BTreeSet::new(),
             transitions: BTreeMap::new(),
             flows_read_at: now,
+            asking: Vec::new(),
             journal: Journal::default(),
             capture: None,
             dirty: true,
@@ -216,7 +219,11 @@ impl Controller {
             Event::Probe(outcome) => self.take_outcome(now, &outcome),
             Event::Applied(applied) => self.take_applied(now, applied, actions),
             Event::Counters(counters) => self.take_counters(now, counters),
-            Event::Flows(reading) => self.take_flows(now, &reading),
+            Event::Flows(reading) => {
+                self.take_flows(now, &reading);
+                self.answer_waiting(now, actions);
+            }
+            Event::FlowsUnreadable => self.answer_waiting(now, actions),
             Event::Traced { token, sample, trace } => {
                 let response = match trace {
                     Ok(trace) => Response::Trace(Box::new(self.trace_view(&sample, &trace))),

@@ -328,7 +328,7 @@ impl Daemon {
                     Ok(now) => Some(Event::Flows(FlowReading { now, flows: self.kernel.flows() })),
                     Err(error) => {
                         tracing::error!("cannot read the clock: {:#}", anyhow::Error::from(error));
-                        None
+                        Some(Event::FlowsUnreadable)
                     }
                 };
             }

@@ -40,7 +40,7 @@ impl Ticks {
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow {
-    /// The flow's identity: in its high half the bits that choose the slot, so that the daemon can tell the slot of a
+    /// The flow's identity, see [`Flow::identity`]: in its high half the bits that choose the slot, so that the daemon can tell the slot of a
     /// remembered flow; 0 is an empty place.
     pub id: u64,
     /// Index of the backend in 24 bits, the low 8 bits of its epoch, whether the flow is confirmed, and when it was
@@ -49,6 +49,17 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// In [`Self::id`]: what is remembered is no flow, but what flows have in common: a packet's fragments, a source. No
+    /// table has so many buckets that this bit chooses one.
+    pub const BESIDE: u64 = 1 << 31;
+
+    /// The identity of the flow with this hash. Never 0.
+    #[inline(always)]
+    pub const fn identity(hash: u64) -> u64 {
+        let id = hash & !Self::BESIDE;
+        if id == 0 { 1 } else { id }
+    }
+
     /// A flow.
     #[inline(always)]
     pub const fn new(id: u64, backend: u32, epoch: u8, confirmed: bool, seen: Ticks) -> Self {

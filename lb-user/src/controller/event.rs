@@ -67,6 +67,8 @@ pub enum Event {
     Counters(Counters),
     /// [`Action::ReadFlows`] was carried out.
     Flows(FlowReading),
+    /// It could not be.
+    FlowsUnreadable,
     /// [`Action::Trace`] was carried out.
     Traced {
         /// Which.

@@ -14,7 +14,7 @@ use crate::{
     api::{BackendFlows, FlowsView},
     model::{
         probe::BackendId,
-        service::{AdminState, Backend, Desired, Name, OnDown, Pool},
+        service::{AdminState, Backend, Desired, Name, OnDown, Pool, Protocol, Service, ServicePort},
         transition::{FlowReading, Patience},
     },
 };
@@ -39,6 +39,15 @@ impl Leaving {
         let Backend { address, via, .. } = &self.known.backend;
         BackendId { pool: self.server.pool.clone(), backend: Name::of_server(*address, *via) }
     }
+}
+
+/// The longest that a flow of a service may be silent.
+fn longest_idle(service: &Service) -> Duration {
+    let idle = |port: &ServicePort| match port.protocol {
+        Protocol::Tcp => service.flows.idle,
+        Protocol::Udp | Protocol::Sctp => service.flows.udp_idle,
+    };
+    service.ports.iter().map(idle).max().unwrap_or_default()
 }
 
 /// Whether flows that are on a backend may stay there. An operator's word says nothing about health: what its checks
@@ -159,10 +168,7 @@ impl Controller {
         for pool in &self.desired.pools {
             let Some(place) = self.layout.pool(&pool.name) else { continue };
             let services = self.desired.services_of(&pool.name);
-            let idle = services
-                .map(|service| service.flows.idle.max(service.flows.udp_idle))
-                .max()
-                .unwrap_or_default();
+            let idle = services.map(longest_idle).max().unwrap_or_default();
             let patience = Patience { idle, longest: self.desired.settings.transition_max };
             let hz = self.identity.ticks_per_second;
             let summary = self.watch.look(now, &self.installed, place, reading, hz, patience);

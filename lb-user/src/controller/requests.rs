@@ -17,6 +17,25 @@ impl Controller {
         request: Request,
         actions: &mut Vec<Action>,
     ) {
+        if matches!(request, Request::Flows | Request::Pools(_)) {
+            // As it is, not as it was seen last: whoever waits for the end of a change must not be told of none.
+            if self.asking.is_empty() {
+                actions.push(Action::ReadFlows);
+            }
+            self.asking.push((token, request));
+            return;
+        }
+        self.answer(now, token, request, actions);
+    }
+
+    /// The flow table was read, or cannot be.
+    pub(super) fn answer_waiting(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        for (token, request) in std::mem::take(&mut self.asking) {
+            self.answer(now, token, request, actions);
+        }
+    }
+
+    fn answer(&mut self, now: Duration, token: Token, request: Request, actions: &mut Vec<Action>) {
         let response = match request {
             Request::Status => Response::Status(Box::new(self.status(now))),
             Request::Services(None) => Response::Services(self.service_views(now)),

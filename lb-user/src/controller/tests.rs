@@ -1,8 +1,10 @@
 //! Scenarios: what the controller does when the outside behaves in one way or another.
 
+mod counters;
 mod edits;
 mod events;
 mod features;
+mod leaving;
 mod properties;
 mod simulation;
 mod trace;
@@ -10,16 +12,15 @@ mod world;
 
 use std::time::Duration;
 
-use lb_common::abi::{self, Counter, DropReason, Limits, Note, PROBE_MARK, Reason};
+use lb_common::abi::{Limits, PROBE_MARK};
 
 use self::world::{LIMITS, World, behind, id, no_mac, on_link, target};
 use super::{Event, Level};
 use crate::{
-    api::{ReasonStats, Request, Response, ServiceStats, State, Stats},
+    api::State,
     model::{
         next_hop::Unreachable,
         probe::{ProbeFailure, ProbeOutcome},
-        traffic::Counters,
     },
 };
 
@@ -364,215 +365,4 @@ fn a_backend_under_another_name_goes_on_as_it_was() {
     assert_eq!(world.standing("w9").0, State::Up);
     assert_eq!((world.steps, world.flows(VIP, 80)), (steps, flows), "nothing moved");
     assert!(world.probes.contains_key(&id("web", "w9")));
-}
-
-#[test]
-fn a_backend_that_comes_back_before_it_is_gone_never_left() {
-    let without = with("[[pool.backend]]\nname = \"w2\"\naddress = \"10.1.0.12\"", "");
-    let mut world = World::serving(CONFIG, &BOTH);
-    let flows = world.flows(VIP, 80);
-    world.configure(&without);
-    assert_eq!(world.servers(VIP, 80), [11]);
-    let leaving = |world: &mut World| match world.ask(Request::Flows) {
-        Response::Flows(views) => views[0].backends.iter().filter(|backend| backend.is_leaving).count(),
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(leaving(&mut world), 1);
-    world.configure(CONFIG);
-    assert_eq!((leaving(&mut world), world.flows(VIP, 80)), (0, flows), "at once, without a probe");
-    assert_eq!(world.standing("w2").0, State::Up);
-    world.alive.remove(&"10.1.0.12".parse().unwrap());
-    (0..3).for_each(|_| world.probe());
-    assert_eq!(world.standing("w2").0, State::Down, "its checks have the last word");
-
-    // One that did not serve, or was taken out, has no flows to leave with.
-    world.configure(&without);
-    assert_eq!(leaving(&mut world), 0);
-    let mut world = World::serving(CONFIG, &BOTH);
-    world.configure(&with("\"10.1.0.12\"", "\"10.1.0.12\"\nstate = \"maint\""));
-    world.configure(&without);
-    assert_eq!(leaving(&mut world), 0);
-}
-
-/// Else its flows would be sent to a dead server for as long as somebody tries.
-#[test]
-fn a_backend_that_dies_while_it_leaves_is_done_with() {
-    let without = with("[[pool.backend]]\nname = \"w2\"\naddress = \"10.1.0.12\"", "");
-    let dead = "10.1.0.12".parse().unwrap();
-    let standings = |world: &World| world.memory.backends.iter().filter(|b| b.standing != 0).count();
-    for keep in [false, true] {
-        let on_down = |text: &str| match keep {
-            true => text.replace("slots = 31", "slots = 31\non_down = \"keep\""),
-            false => text.to_owned(),
-        };
-        let mut world = World::serving(&on_down(CONFIG), &BOTH);
-        world.configure(&on_down(&without));
-        assert_eq!(world.probes.len(), 2, "both are probed: {:?}", world.probes.keys());
-        world.alive.remove(&dead);
-        (0..2).for_each(|_| world.probe());
-        assert_eq!(standings(&world), 2, "not yet: it falls after three failures");
-        world.probe();
-        assert_eq!(standings(&world), if keep { 2 } else { 1 });
-        assert_eq!(world.said("web/10.1.0.12/l2, which left the configuration"), !keep);
-        assert_eq!(world.probes.len(), if keep { 2 } else { 1 });
-    }
-
-    // What its checks had found goes along with it, and back.
-    let mut world = World::serving(CONFIG, &BOTH);
-    world.alive.remove(&dead);
-    world.probe();
-    world.configure(&without);
-    world.probe();
-    world.configure(CONFIG);
-    world.probe();
-    assert_eq!(world.standing("w2").0, State::Down, "three failures in a row");
-
-    // One whose address is silent is as good as dead.
-    let mut world = World::serving(CONFIG, &BOTH);
-    world.configure(&without);
-    world.way("10.1.0.12", no_mac("10.1.0.12"));
-    assert_eq!(standings(&world), 1);
-    assert_eq!(world.resolving.len(), 1);
-}
-
-/// A name is free for others as soon as its backend left.
-#[test]
-fn a_probe_of_one_that_left_says_nothing_of_its_namesake() {
-    let mut world = World::serving(CONFIG, &BOTH);
-    world.way("10.1.0.13", on_link("10.1.0.13", 0));
-    world.alive.insert("10.1.0.13".parse().unwrap());
-    world.configure(&with("10.1.0.12", "10.1.0.13"));
-    assert_eq!(world.probes.len(), 3);
-    world.alive.remove(&"10.1.0.12".parse().unwrap());
-    (0..4).for_each(|_| world.probe());
-    assert_eq!(world.standing("w2").0, State::Up);
-    assert_eq!(world.servers(VIP, 80), [11, 13]);
-    assert_eq!(world.probes.len(), 2);
-}
-
-/// As long as the plan that takes its slots from it fails, a backend that leaves is needed.
-#[test]
-fn a_backend_that_leaves_stays_until_its_slots_are_anothers() {
-    let mut world = World::serving(CONFIG, &BOTH);
-    world.plan_fails_at = Some(0);
-    world.configure(&with("[[pool.backend]]\nname = \"w2\"\naddress = \"10.1.0.12\"", ""));
-    world.wait(20);
-    world.plan_fails_at = None;
-    world.wait(2);
-    assert_eq!(world.servers(VIP, 80), [11], "new flows");
-    let moving = world.memory.slots.iter().filter(|slot| slot.in_transition()).count();
-    assert!(moving > 10, "and the others stay: {moving} of 31 slots are in transition");
-}
-
-/// Counters as the program counts, and what the controller is told of them.
-struct Counted(Vec<u64>);
-
-impl Counted {
-    fn new() -> Self {
-        Self(vec![0; LIMITS.counters as usize])
-    }
-
-    fn service(world: &World) -> abi::Service {
-        *world.memory.services.iter().find(|service| service.slot_count != 0).unwrap()
-    }
-
-    fn forward(&mut self, world: &World, server: u8, more: u64) {
-        let service = Self::service(world);
-        let base = service.backend_base as usize;
-        let records = &world.memory.backends[base..base + service.backend_count as usize];
-        let number = records.iter().position(|backend| backend.hop().destination()[5] == server).unwrap();
-        self.0[service.counter_base as usize + number] += more;
-    }
-
-    fn refuse(&mut self, world: &World, reason: Reason, more: u64) {
-        let place = Self::service(world).reason_base() + reason.of_service().unwrap();
-        self.0[place as usize] += more;
-    }
-
-    fn tell(&self, world: &mut World) {
-        let counter = |&packets: &u64| Counter { packets, bytes: 100 * packets };
-        let end = world.controller.counters_in_use() as usize;
-        let forwarded = self.0[..end].iter().map(counter).collect();
-        world.now += Duration::from_secs(1);
-        world.tell(vec![Event::Counters(Counters { forwarded, reasons: vec![counter(&5)] })]);
-    }
-}
-
-fn stats(world: &mut World) -> Stats {
-    match world.ask(Request::Stats) {
-        Response::Stats(stats) => stats,
-        other => panic!("{other:?}"),
-    }
-}
-
-/// Packets by backend, or by reason.
-fn of_backends(stats: &ServiceStats) -> Vec<(String, u64)> {
-    stats.backends.iter().map(|stats| (stats.backend.clone(), stats.traffic.packets)).collect()
-}
-
-fn of_reasons(reasons: &[ReasonStats]) -> Vec<(&str, u64)> {
-    let happened = reasons.iter().filter(|stats| stats.traffic.packets > 0);
-    happened.map(|stats| (&*stats.reason, stats.traffic.packets)).collect()
-}
-
-#[test]
-fn counters_belong_to_a_service_and_a_backend() {
-    let mut world = World::serving(CONFIG, &BOTH);
-    let mut counted = Counted::new();
-    counted.forward(&world, 11, 7);
-    counted.forward(&world, 12, 8);
-    counted.tell(&mut world);
-    let both = |a, b| vec![("w1".to_owned(), a), ("w2".to_owned(), b)];
-    let seen = stats(&mut world);
-    assert_eq!((seen.services[0].traffic.packets, of_backends(&seen.services[0])), (15, both(7, 8)));
-    assert_eq!(of_reasons(&seen.reasons), [("not_ip", 5)]);
-
-    // Everything is taken away, and others come: what was counted before is not theirs, only their service's.
-    world.configure("");
-    world.configure(&CONFIG.replace("\"w", "\"x").replace("\"xe", "\"we").replace("\"xww", "\"www"));
-    world.probe();
-    counted.forward(&world, 12, 1);
-    counted.tell(&mut world);
-    let seen = stats(&mut world);
-    let both = vec![("x1".to_owned(), 0), ("x2".to_owned(), 1)];
-    assert_eq!((seen.services[0].traffic.packets, of_backends(&seen.services[0])), (16, both));
-}
-
-#[test]
-fn sums_never_fall() {
-    let (denied, echo) = (Reason::Drop(DropReason::Denied), Reason::Note(Note::EchoAnswered));
-    let mut world = World::serving(CONFIG, &BOTH);
-    let mut counted = Counted::new();
-    counted.forward(&world, 11, 7);
-    counted.forward(&world, 12, 8);
-    counted.refuse(&world, denied, 3);
-    counted.refuse(&world, echo, 2);
-    counted.tell(&mut world);
-    let seen = stats(&mut world);
-    assert_eq!(of_reasons(&seen.services[0].reasons), [("denied", 3), ("echo_answered", 2)]);
-    assert_eq!(of_reasons(&seen.reasons), [("not_ip", 5), ("denied", 3), ("echo_answered", 2)]);
-    let Response::Service(view) = world.ask(Request::Services(Some("www".to_owned()))) else { panic!() };
-    assert_eq!((view.traffic.packets, view.reasons), (15, seen.services[0].reasons.clone()));
-
-    // One leaves and goes on with the flows it has.
-    world.configure(&CONFIG.replace("[[pool.backend]]\nname = \"w2\"\naddress = \"10.1.0.12\"\n", ""));
-    counted.forward(&world, 11, 1);
-    counted.forward(&world, 12, 1);
-    counted.tell(&mut world);
-    let seen = stats(&mut world);
-    assert_eq!(seen.services[0].traffic.packets, 17);
-    assert_eq!(of_backends(&seen.services[0]), [("w1".to_owned(), 8), ("10.1.0.12".to_owned(), 1)]);
-    assert!(seen.services[0].backends[1].is_leaving);
-
-    // It is gone, and then the service: the sums know of both.
-    world.wait(700);
-    counted.tell(&mut world);
-    let seen = stats(&mut world);
-    assert_eq!(of_backends(&seen.services[0]), [("w1".to_owned(), 8)]);
-    assert_eq!(seen.services[0].traffic.packets, 17);
-    world.configure("");
-    counted.tell(&mut world);
-    let seen = stats(&mut world);
-    assert_eq!(seen.services, []);
-    assert_eq!(of_reasons(&seen.reasons), [("not_ip", 5), ("denied", 3), ("echo_answered", 2)]);
 }

@@ -81,7 +81,7 @@ impl Watch {
         let patience = Patience { idle: duration(idle, ticks_per_second).max(patience.idle), ..patience };
         // The last time that each slot's change of owner would have hurt, as ticks ago.
         let mut hurt: BTreeMap<u32, u32> = BTreeMap::new();
-        for flow in &reading.flows {
+        for flow in reading.flows.iter().filter(|flow| flow.id & Flow::BESIDE == 0) {
             let age = reading.now.since(flow.seen());
             let number = flow.backend().wrapping_sub(place.backend_base);
             let (true, Ok(number)) = (number < place.capacity && age <= idle, u16::try_from(number)) else {

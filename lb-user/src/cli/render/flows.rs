@@ -32,12 +32,14 @@ pub(super) fn flows(views: &[FlowsView], paint: Paint) -> String {
     table.render()
 }
 
-/// What a pool in transition says of it, in one line.
+/// What a pool says of it in one line, if there is anything to say.
 pub(super) fn transition(view: &FlowsView) -> Option<String> {
-    let ends = view.ends_in_seconds.map(duration)?;
-    Some(format!(
-        "{} slots in transition, {} flows remembered, ends in {ends}",
-        count(u64::from(view.slots_in_transition)),
-        count(u64::from(view.remembered)),
-    ))
+    let remembered = format!("{} flows remembered", count(u64::from(view.remembered)));
+    match view.ends_in_seconds.map(duration) {
+        Some(ends) => {
+            let slots = count(u64::from(view.slots_in_transition));
+            Some(format!("{slots} slots in transition, {remembered}, ends in {ends}"))
+        }
+        None => (view.remembered > 0).then_some(remembered),
+    }
 }

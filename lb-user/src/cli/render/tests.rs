@@ -364,9 +364,14 @@ web                                     5.5 k             1.2 k       4m
 ",
     );
     shows(&Response::Flows(Vec::new()), "no pools\n");
-    let pool = response(&Response::Pool(PoolView { flows: moving, ..web() }), Paint::Plain);
-    let second = pool.lines().nth(1);
-    assert_eq!(second, Some("  5.5 k slots in transition, 1.2 k flows remembered, ends in 4m"));
+    let second = |flows: FlowsView| {
+        let pool = response(&Response::Pool(PoolView { flows, ..web() }), Paint::Plain);
+        pool.lines().nth(1).map(str::to_owned).unwrap_or_default()
+    };
+    let still = FlowsView { slots_in_transition: 0, ends_in_seconds: None, ..moving.clone() };
+    assert_eq!(second(moving), "  5.5 k slots in transition, 1.2 k flows remembered, ends in 4m");
+    assert_eq!(second(still), "  1.2 k flows remembered");
+    assert!(second(FlowsView::default()).starts_with("  -> w1"));
 }
 
 fn traced() -> TraceView {

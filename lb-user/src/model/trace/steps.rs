@@ -197,7 +197,7 @@ fn memory(
     };
     let mut memory = Memory { tracking: Some(tracking), looked, entry: None, others: None };
     if looked {
-        let flow = hash.max(1);
+        let flow = Flow::identity(hash);
         let (idle, opens) = (service.idle(packet.is_tcp()), packet.opens_flow());
         memory.entry = known(tables, flow).map(|flow| {
             let counts = track::backend_of_flow(tables, service, flow, idle, opens, now) != track::NOBODY;

@@ -138,6 +138,17 @@ fn a_flow_elsewhere_keeps_a_slot_in_transition_and_one_on_its_owner_does_not() {
     }
 }
 
+/// A fragment's hash says nothing of a slot, and a source's is no flow of its own.
+#[test]
+fn what_is_remembered_beside_flows_is_no_flow() {
+    let mut world = World::moving();
+    world.now += IDLE + SLACK;
+    world.seen(SLOT, 0);
+    world.flows[0].id |= Flow::BESIDE;
+    let summary = world.look();
+    assert_eq!((summary.remembered, summary.by_number, summary.settled), (0, BTreeMap::new(), vec![SLOT]));
+}
+
 #[test]
 fn flows_of_earlier_backends_and_of_other_pools_count_for_nothing() {
     let mut world = World::moving();
