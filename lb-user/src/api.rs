@@ -1,5 +1,6 @@
 //! What a client may ask the daemon and what it answers: plain data, the same for the socket, the CLI and scripts.
 
+mod check;
 mod events;
 mod policy;
 mod trace;
@@ -8,6 +9,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::check::{CheckSpec, Expect};
 pub use self::events::{CaptureQuery, EventView, EventsQuery, Happening, LogView, PacketView, StateView};
 pub use self::policy::{AllowanceView, LimitView, PolicyView, QuicView};
 pub use self::trace::*;
@@ -144,39 +146,6 @@ pub struct ServicePatch {
 /// In a patch: the key goes.
 pub const NONE: &str = "none";
 
-/// A health check as written in the file; all but the type optional.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CheckSpec {
-    /// `tcp` or `http`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Port to probe.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
-    /// Path of an HTTP check.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    /// `Host` header of an HTTP check.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
-    /// Status an HTTP check wants.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expect: Option<u16>,
-    /// `2s`, `500ms`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interval: Option<String>,
-    /// `1s`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<String>,
-    /// Successes that bring a backend up.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rise: Option<u32>,
-    /// Failures that take it down.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fall: Option<u32>,
-}
-
 /// A pool as written in the file, without backends.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -188,7 +157,7 @@ pub struct PoolSpec {
     pub slots: Option<u32>,
     /// Its check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub check: Option<CheckSpec>,
+    pub check: Option<Box<CheckSpec>>,
 }
 
 /// Fields of a pool that change.
@@ -197,7 +166,7 @@ pub struct PoolSpec {
 pub struct PoolPatch {
     /// The whole new check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub check: Option<CheckSpec>,
+    pub check: Option<Box<CheckSpec>>,
 }
 
 /// A backend as written in the file.

@@ -6,6 +6,7 @@ mod ask;
 mod backend;
 mod capture;
 mod check;
+mod check_options;
 mod events;
 mod pool;
 pub mod render;

@@ -4,6 +4,7 @@
 //! installed meet here; how the one becomes the other is the model's business. No I/O, no clock, no async.
 
 mod capture;
+mod checking;
 mod event;
 mod journal;
 mod leaving;
@@ -17,7 +18,8 @@ mod wanted;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -35,13 +37,12 @@ use crate::{
     api::{ConfigView, InterfaceView, Request, Response, StateView},
     config,
     model::{
-        health::Transition,
         layout::Layout,
         memory::Memory,
         next_hop::{NextHop, Unreachable},
         plan::{self, Change, TableCache},
-        probe::{BackendId, ProbeOutcome, ProbeSpec},
-        service::{CheckKind, Desired, Name},
+        probe::{BackendId, ProbeId, ProbeSpec},
+        service::{Desired, Name},
         source::Source,
         traffic::{Counters, Meter},
         transition::{Summary, Watch},
@@ -95,7 +96,7 @@ pub struct Controller {
     sums: Meter<Sum>,
     /// What was last ordered of the edges: orders are only repeated if they differ.
     resolving: BTreeSet<IpAddr>,
-    probing: BTreeMap<BackendId, ProbeSpec>,
+    probing: BTreeMap<ProbeId, Arc<ProbeSpec>>,
     /// The edit that waits for the file to be written.
     writing: Option<Writing>,
     /// Backends that left the configuration and still serve the flows they have.
@@ -303,7 +304,7 @@ impl Controller {
         let mut known = self.known_servers(&before);
         for (id, (pool, backend)) in self.desired.backends() {
             let known = known.remove(&Server::of(pool, backend));
-            self.members.insert(id, carried_over(now, known, (pool.check.is_some(), backend)));
+            self.members.insert(id, carried_over(now, known, (pool, backend)));
         }
         self.see_off(now, known);
         self.dirty = true;
@@ -331,20 +332,6 @@ impl Controller {
         }
         self.next_hops.insert(target, state);
         self.dirty = true;
-    }
-
-    fn take_outcome(&mut self, now: Duration, outcome: &ProbeOutcome) {
-        let check = self.desired.pool(&outcome.backend.pool).and_then(|pool| pool.check.as_ref());
-        let Some((rise, fall)) = check.map(|check| (check.rise, check.fall)) else { return };
-        let Some(member) = self.probed(&outcome.backend) else { return };
-        // An outcome of an earlier probe says nothing about the backend as it is now.
-        if member.mark != Some(outcome.mark) {
-            return;
-        }
-        let transition = member.health.observe(&outcome.result, outcome.took, rise, fall, now);
-        if let Some(Transition::Up | Transition::Down) = transition {
-            self.dirty = true;
-        }
     }
 
     fn take_applied(&mut self, now: Duration, applied: Applied, actions: &mut Vec<Action>) {
@@ -441,25 +428,6 @@ impl Controller {
         }
     }
 
-    /// Orders the probes of what stands in the tables. A plan that failed half-way leaves them as they are: their
-    /// marks name places that are still, or already, what they were ordered for.
-    fn follow_backends(&mut self, actions: &mut Vec<Action>) {
-        if !std::mem::take(&mut self.probes_follow) {
-            return;
-        }
-        let probes = self.probes();
-        for (id, member) in &mut self.members {
-            member.mark = probes.get(id).map(|spec| spec.mark);
-        }
-        for leaving in &mut self.leaving {
-            leaving.known.member.mark = probes.get(&leaving.id()).map(|spec| spec.mark);
-        }
-        if probes != self.probing {
-            self.probing.clone_from(&probes);
-            actions.push(Action::Probe(probes));
-        }
-    }
-
     fn take_counters(&mut self, now: Duration, counters: Counters) {
         let Counters { forwarded, mut reasons } = counters;
         let owners = self.counter_owners();
@@ -502,14 +470,5 @@ impl Controller {
     /// One above the highest counter in use: how many are worth reading.
     pub fn counters_in_use(&self) -> u32 {
         self.layout.counters_end()
-    }
-}
-
-/// A check in one line.
-fn describe(kind: &CheckKind, target: Option<SocketAddr>) -> String {
-    let target = target.map_or_else(|| "no service yet".to_owned(), |target| target.to_string());
-    match kind {
-        CheckKind::Tcp => format!("tcp {target}"),
-        CheckKind::Http { path, expect, .. } => format!("http {target} GET {path} -> {expect}"),
     }
 }

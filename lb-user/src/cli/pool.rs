@@ -2,9 +2,9 @@
 
 use clap::{ArgGroup, Args, Subcommand};
 
-use super::{ask::Ask, name};
+use super::{ask::Ask, check_options::CheckOptions, name};
 use crate::{
-    api::{CheckSpec, Edit, PoolPatch, PoolSpec, Request},
+    api::{Edit, PoolPatch, PoolSpec, Request},
     model::service::DEFAULT_SLOTS,
 };
 
@@ -31,7 +31,8 @@ pub(super) enum PoolCommand {
     /// Add a pool without backends
     #[command(after_help = "Examples:
   lb pool add web --check http --path /healthz --expect 200 --interval 2s
-  lb pool add dns --check tcp --check-port 53 --fall 2
+  lb pool add dns --check dns --query www.example.com --expect NOERROR
+  lb pool add game --check udp --send 0xffffffff54 --check-port 27015
   lb pool add big --slots 65521")]
     Add {
         /// Name of the pool
@@ -43,11 +44,12 @@ pub(super) enum PoolCommand {
         )]
         slots: Option<u32>,
         #[command(flatten)]
-        check: CheckOptions,
+        check: Box<CheckOptions>,
     },
     /// Change a pool's check: the one given replaces the whole old one
     #[command(after_help = "Examples:
   lb pool set web --check http --path /ready --interval 1s --timeout 500ms
+  lb pool set web --check https --server-name www.example.com --ca /etc/lb/ca.pem
   lb pool set web --check tcp")]
     Set(PoolSet),
     /// Remove a pool; refused while a service points at it
@@ -67,56 +69,7 @@ pub(super) struct PoolSet {
     #[arg(value_parser = name)]
     name: String,
     #[command(flatten)]
-    check: CheckOptions,
-}
-
-/// A health check.
-#[derive(Debug, Args)]
-pub(super) struct CheckOptions {
-    /// How backends are checked
-    #[arg(long, value_name = "TYPE", value_parser = ["tcp", "http"], help_heading = "Health check")]
-    check: Option<String>,
-    /// Port to probe [default: the first TCP port of the pool's first service]
-    #[arg(long, value_name = "PORT", requires = "check", help_heading = "Health check")]
-    check_port: Option<u16>,
-    /// Path and query of an HTTP check
-    #[arg(long, requires = "check", help_heading = "Health check")]
-    path: Option<String>,
-    /// Host header of an HTTP check [default: the VIP]
-    #[arg(long, requires = "check", help_heading = "Health check")]
-    host: Option<String>,
-    /// Status that an HTTP check wants
-    #[arg(long, value_name = "STATUS", requires = "check", help_heading = "Health check")]
-    expect: Option<u16>,
-    /// From the start of one probe to that of the next: 2s, 500ms
-    #[arg(long, value_name = "TIME", requires = "check", help_heading = "Health check")]
-    interval: Option<String>,
-    /// How long a probe may take: 1s
-    #[arg(long, value_name = "TIME", requires = "check", help_heading = "Health check")]
-    timeout: Option<String>,
-    /// Successes in a row that bring a backend up
-    #[arg(long, value_name = "N", requires = "check", help_heading = "Health check")]
-    rise: Option<u32>,
-    /// Failures in a row that take a backend down
-    #[arg(long, value_name = "N", requires = "check", help_heading = "Health check")]
-    fall: Option<u32>,
-}
-
-impl CheckOptions {
-    fn spec(self) -> Option<CheckSpec> {
-        let Self { check, check_port, path, host, expect, interval, timeout, rise, fall } = self;
-        check.map(|kind| CheckSpec {
-            kind,
-            port: check_port,
-            path,
-            host,
-            expect,
-            interval,
-            timeout,
-            rise,
-            fall,
-        })
-    }
+    check: Box<CheckOptions>,
 }
 
 /// The request of a command.
@@ -137,7 +90,10 @@ pub(super) fn ask(command: Option<PoolCommand>) -> Ask {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Cli, Command};
+    use crate::{
+        api::{CheckSpec, Expect},
+        cli::{Cli, Command},
+    };
     use clap::Parser;
 
     fn request(line: &str) -> Request {
@@ -165,17 +121,18 @@ mod tests {
                 Request::Edit(Edit::AddPool(PoolSpec {
                     name: name(),
                     slots: Some(251),
-                    check: Some(CheckSpec {
+                    check: Some(Box::new(CheckSpec {
                         kind: "http".to_owned(),
                         port: Some(8080),
                         path: Some("/healthz".to_owned()),
                         host: Some("example.net".to_owned()),
-                        expect: Some(204),
+                        expect: Some(Expect::Status(204)),
                         interval: Some("2s".to_owned()),
                         timeout: Some("500ms".to_owned()),
                         rise: Some(1),
                         fall: Some(4),
-                    }),
+                        ..CheckSpec::default()
+                    })),
                 })),
             ),
             (
@@ -183,7 +140,56 @@ mod tests {
                 Request::Edit(Edit::SetPool {
                     name: name(),
                     patch: PoolPatch {
-                        check: Some(CheckSpec { kind: "tcp".to_owned(), ..CheckSpec::default() }),
+                        check: Some(Box::new(CheckSpec { kind: "tcp".to_owned(), ..CheckSpec::default() })),
+                    },
+                }),
+            ),
+            (
+                "lb pool set dns --check dns --to backend --query example.net --record AAAA --expect NXDOMAIN \
+                 --fast-interval 1s --jitter 20 --damping 10m",
+                Request::Edit(Edit::SetPool {
+                    name: "dns".to_owned(),
+                    patch: PoolPatch {
+                        check: Some(Box::new(CheckSpec {
+                            kind: "dns".to_owned(),
+                            to: Some("backend".to_owned()),
+                            query: Some("example.net".to_owned()),
+                            record: Some("AAAA".to_owned()),
+                            expect: Some(Expect::Text("NXDOMAIN".to_owned())),
+                            fast_interval: Some("1s".to_owned()),
+                            jitter: Some(20),
+                            damping: Some("10m".to_owned()),
+                            ..CheckSpec::default()
+                        })),
+                    },
+                }),
+            ),
+            (
+                "lb pool set web --check https --server-name a.example --no-verify --ca /ca.pem",
+                Request::Edit(Edit::SetPool {
+                    name: name(),
+                    patch: PoolPatch {
+                        check: Some(Box::new(CheckSpec {
+                            kind: "https".to_owned(),
+                            server_name: Some("a.example".to_owned()),
+                            verify: Some(false),
+                            ca: Some("/ca.pem".to_owned()),
+                            ..CheckSpec::default()
+                        })),
+                    },
+                }),
+            ),
+            (
+                "lb pool set q --check udp --send 0x00 --expect 200",
+                Request::Edit(Edit::SetPool {
+                    name: "q".to_owned(),
+                    patch: PoolPatch {
+                        check: Some(Box::new(CheckSpec {
+                            kind: "udp".to_owned(),
+                            send: Some("0x00".to_owned()),
+                            expect: Some(Expect::Text("200".to_owned())),
+                            ..CheckSpec::default()
+                        })),
                     },
                 }),
             ),

@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     api::{
-        BackendPatch, BackendSpec, CheckSpec, Edit, NONE, PoolSpec, Refusal, RefusalKind, ServicePatch,
-        ServiceSpec,
+        BackendPatch, BackendSpec, CheckSpec, Edit, Expect, NONE, PoolSpec, Refusal, RefusalKind,
+        ServicePatch, ServiceSpec,
     },
     model::{
         service::{AdminState, Desired, Name},
@@ -206,19 +206,34 @@ fn pool_fields(spec: &PoolSpec) -> Fields {
 
 /// The keys of a check that are given, in the order of the table of keys.
 fn check_fields(spec: &CheckSpec) -> Vec<(&'static str, Option<Value>)> {
-    let CheckSpec { kind, port, path, host, expect, interval, timeout, rise, fall } = spec;
     let text = |text: &Option<String>| text.as_ref().map(Value::from);
     let number = |number: Option<u32>| number.map(|number| i64::from(number).into());
+    let expect = spec.expect.as_ref().map(|expect| match expect {
+        Expect::Status(status) => i64::from(*status).into(),
+        Expect::Text(text) => text.into(),
+    });
     let fields = vec![
-        ("type", Some(kind.into())),
-        ("port", number(port.map(u32::from))),
-        ("path", text(path)),
-        ("host", text(host)),
-        ("expect", number(expect.map(u32::from))),
-        ("interval", text(interval)),
-        ("timeout", text(timeout)),
-        ("rise", number(*rise)),
-        ("fall", number(*fall)),
+        ("type", Some((&spec.kind).into())),
+        ("to", text(&spec.to)),
+        ("port", number(spec.port.map(u32::from))),
+        ("path", text(&spec.path)),
+        ("host", text(&spec.host)),
+        ("expect", expect),
+        ("server_name", text(&spec.server_name)),
+        ("verify", spec.verify.map(Value::from)),
+        ("ca", text(&spec.ca)),
+        ("send", text(&spec.send)),
+        ("query", text(&spec.query)),
+        ("record", text(&spec.record)),
+        ("answer", text(&spec.answer)),
+        ("command", None),
+        ("interval", text(&spec.interval)),
+        ("fast_interval", text(&spec.fast_interval)),
+        ("timeout", text(&spec.timeout)),
+        ("jitter", number(spec.jitter.map(u32::from))),
+        ("rise", number(spec.rise)),
+        ("fall", number(spec.fall)),
+        ("damping", text(&spec.damping)),
     ];
     debug_assert!(keys::CHECK.names().eq(fields.iter().map(|(key, _)| *key)));
     fields

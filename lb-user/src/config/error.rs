@@ -11,10 +11,11 @@ use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
 use super::value::duration_text;
 use crate::model::{
+    dns::BadDomainName,
     limit::{self, Frequency},
     prefix::{BadPrefix, Prefix},
     quic::{BadServerId, ServerId},
-    service::{BadName, Name, ServicePort},
+    service::{BadName, Name, Protocol, ServicePort},
 };
 
 /// Everything that is wrong with a file, in the order of its lines; never empty.
@@ -252,21 +253,25 @@ pub enum Problem {
         /// Largest.
         max: Duration,
     },
-    /// A probe that would overlap the next one.
-    #[error("the time-out of {} is longer than the interval of {}", duration_text(*.timeout), duration_text(*.interval))]
-    TimeoutAboveInterval {
-        /// The time-out.
-        timeout: Duration,
+    /// A time that must not be longer than the interval.
+    #[error("the {what} of {} is longer than the interval of {}", duration_text(*.value), duration_text(*.interval))]
+    AboveInterval {
+        /// `time-out`, `fast interval`.
+        what: &'static str,
+        /// As written.
+        value: Duration,
         /// The interval.
         interval: Duration,
     },
-    /// A key that another type of check has.
-    #[error("{key} does not belong to a check of type \"{kind}\": remove it, or write type = \"http\"")]
+    /// A key that other types of check have.
+    #[error("{key} does not belong to a check of type \"{kind}\": remove it, or write type = {}", alternatives(.types))]
     KeyOfOtherCheck {
         /// The key.
         key: &'static str,
         /// The type of this check.
         kind: &'static str,
+        /// Those that have it.
+        types: &'static [&'static str],
     },
     /// Not the path of an HTTP request.
     #[error("\"{}\" is not a path: it starts with '/' and has no spaces, control characters or '#', others as %XX", .0.escape_debug())]
@@ -276,9 +281,56 @@ pub enum Problem {
     BadHost(String),
     /// Nothing to connect to.
     #[error(
-        "no service of this pool has a TCP port to probe: add port = 80, or whichever the backends accept TCP connections on"
+        "no service of this pool has a {} port to probe: add port = {port}, or whichever the backends answer at",
+        .protocol.to_string().to_uppercase()
     )]
-    CheckNeedsPort,
+    CheckNeedsPort {
+        /// What carries the check.
+        protocol: Protocol,
+        /// A likely one.
+        port: u16,
+    },
+    /// Not the name of a TLS server.
+    #[error("\"{}\" is not a server name: a host name or an address, without a port", .0.escape_debug())]
+    BadServerName(String),
+    /// A file that would depend on where the daemon runs.
+    #[error("\"{}\" is not a full path of a file: it starts with '/'", .0.escape_debug())]
+    NotAFile(String),
+    /// Not a domain name.
+    #[error("\"{}\" is not a domain name: {why}", .name.escape_debug())]
+    BadDomainName {
+        /// As written.
+        name: String,
+        /// What one is.
+        why: BadDomainName,
+    },
+    /// Nothing that a DNS answer could say.
+    #[error("\"{}\" cannot be compared with the answer to a question for {record}{}", .text.escape_debug(), comparable(.record))]
+    BadDnsData {
+        /// As written.
+        text: String,
+        /// The type that is asked for.
+        record: &'static str,
+    },
+    /// Bytes that are not.
+    #[error("\"{}\" is not a payload: a text, or \"0x\" and an even number of hexadecimal digits", .0.escape_debug())]
+    BadBytes(String),
+    /// A text too short or too long.
+    #[error("{length} bytes, but there must be {min} to {max}")]
+    BadLength {
+        /// Of what is written.
+        length: usize,
+        /// Fewest.
+        min: usize,
+        /// Most.
+        max: usize,
+    },
+    /// A check without a program.
+    #[error("a check of type \"exec\" needs a program: write command = [\"/usr/local/bin/check\"]")]
+    NoCommand,
+    /// A zero byte, which ends an argument.
+    #[error("an argument must not have a zero byte")]
+    ZeroByte,
     /// Not a name Linux gives an interface.
     #[error("\"{}\" is not an interface name: 1 to 15 characters without '/', ':' and spaces, and not \".\" or \"..\"", .0.escape_debug())]
     BadInterface(String),
@@ -477,6 +529,19 @@ fn meant(suggestion: Option<&str>, known: &[&str]) -> String {
 
 fn listed(words: &[&str]) -> String {
     words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ")
+}
+
+fn alternatives(types: &[&str]) -> String {
+    types.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ")
+}
+
+fn comparable(record: &str) -> &'static str {
+    match record {
+        "A" => ": write an IPv4 address",
+        "AAAA" => ": write an IPv6 address",
+        "CNAME" | "NS" | "PTR" => ": write a domain name",
+        _ => ": leave it away",
+    }
 }
 
 fn with_article(found: &str) -> String {

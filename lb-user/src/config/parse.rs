@@ -2,6 +2,7 @@
 
 mod access;
 mod across;
+pub(super) mod check;
 mod serving;
 
 use self::{access::ListDraft, serving::ServiceDraft};
@@ -23,10 +24,11 @@ use super::{
     value,
 };
 use crate::model::{
+    check::Check,
     quic::ServerId,
     service::{
-        AdminState, Backend, Check, CheckKind, DEFAULT_SLOTS, DEFAULT_WEIGHT, Desired, MAX_VLAN, MAX_WEIGHT,
-        Name, OnDown, Pool, Settings, Via, XdpMode,
+        AdminState, Backend, DEFAULT_SLOTS, DEFAULT_WEIGHT, Desired, MAX_VLAN, MAX_WEIGHT, Name, OnDown,
+        Pool, Settings, Via, XdpMode,
     },
     source::Files,
 };
@@ -37,17 +39,8 @@ pub(super) const MAX_BACKENDS: usize = Slot::MAX_BACKENDS as usize - 1;
 /// Range of the longest transition.
 const LONGEST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(604_800));
 
-/// Intervals and time-outs lie in this range.
-const INTERVALS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(3600));
-
-/// Status an HTTP check expects unless told otherwise.
-pub(super) const DEFAULT_EXPECT: u16 = 200;
-
 /// Events told of, each second on each CPU.
 pub(super) const EVENTS: RangeInclusive<u32> = 0..=10_000;
-
-/// Path an HTTP check asks for unless told otherwise.
-pub(super) const DEFAULT_PATH: &str = "/";
 
 /// Reads a configuration: its text, and those of the files that it names ([`files_named`]).
 ///
@@ -219,7 +212,7 @@ fn read_pool(node: Node<'_>) -> PoolDraft<'_> {
     let slots = slots.map_or(DEFAULT_SLOTS, |slots| slots.value);
     let check = node.child("check", &keys::CHECK);
     let check_names_no_port = check.as_ref().is_some_and(|check| !check.has("port"));
-    let check = check.and_then(|check| read_check(&check));
+    let check = check.and_then(|check| check::read(&check));
     let backends: Vec<_> = node.children("backend", &keys::BACKEND).into_iter().map(read_backend).collect();
 
     let limit = MAX_BACKENDS.min(slots as usize);
@@ -248,67 +241,6 @@ fn read_backend(node: Node<'_>) -> BackendDraft<'_> {
         server_id: node.optional("server_id", |item| Ok(text(item)?.parse()?)),
         node,
     }
-}
-
-/// The keys only an HTTP check has.
-const HTTP_KEYS: [&str; 3] = ["path", "host", "expect"];
-
-fn read_check(node: &Node<'_>) -> Option<Check> {
-    let kind = node.required("type", one_of(&[("tcp", false), ("http", true)]));
-    let path = node.optional("path", |item| value::http_path(text(item)?));
-    let host = node.optional("host", |item| value::http_host(text(item)?));
-    let expect = node.optional("expect", integer_in(100..=599u16));
-    let is_http = kind.as_ref().is_some_and(|kind| kind.value);
-    if kind.is_some() && !is_http {
-        for key in HTTP_KEYS {
-            if let Some(at) = node.key_position(key) {
-                node.report.add(at, &node.path, Problem::KeyOfOtherCheck { key, kind: "tcp" });
-            }
-        }
-    }
-
-    let port = node.optional("port", integer_in(1..=u16::MAX));
-    let interval = node.optional("interval", interval);
-    let timeout = node.optional("timeout", interval_or_less);
-    let rise = node.optional("rise", integer_in(1..=100u32));
-    let fall = node.optional("fall", integer_in(1..=100u32));
-
-    let interval_value = interval.as_ref().map_or(Check::INTERVAL, |interval| interval.value);
-    // A short interval alone should not be an error about a key that is not there.
-    let default_timeout = Check::TIMEOUT.min(interval_value);
-    let timeout_value = timeout.as_ref().map_or(default_timeout, |timeout| timeout.value);
-    let interval_is_wrong = interval.is_none() && node.has("interval");
-    if let Some(timeout) = timeout.filter(|timeout| timeout.value > interval_value && !interval_is_wrong) {
-        let problem = Problem::TimeoutAboveInterval { timeout: timeout.value, interval: interval_value };
-        node.report.add(timeout.at, &node.path_of("timeout"), problem);
-    }
-
-    let kind = if kind?.value {
-        CheckKind::Http {
-            path: path.map_or_else(|| DEFAULT_PATH.to_owned(), |path| path.value),
-            host: host.map(|host| host.value),
-            expect: expect.map_or(DEFAULT_EXPECT, |expect| expect.value),
-        }
-    } else {
-        CheckKind::Tcp
-    };
-    Some(Check {
-        kind,
-        port: port.map(|port| port.value),
-        interval: interval_value,
-        timeout: timeout_value,
-        rise: rise.map_or(Check::RISE, |rise| rise.value),
-        fall: fall.map_or(Check::FALL, |fall| fall.value),
-    })
-}
-
-fn interval(item: &Item) -> Result<Duration, Problem> {
-    let (min, max) = INTERVALS;
-    duration_within(item, min, max)
-}
-
-fn interval_or_less(item: &Item) -> Result<Duration, Problem> {
-    duration_within(item, Duration::from_millis(1), INTERVALS.1)
 }
 
 fn duration_within(item: &Item, min: Duration, max: Duration) -> Result<Duration, Problem> {

@@ -216,6 +216,50 @@ pub(super) fn http_host(text: &str) -> Result<String, Problem> {
     if good { Ok(text.to_owned()) } else { Err(Problem::BadHost(text.to_owned())) }
 }
 
+/// The name a TLS server is asked for.
+pub(super) fn server_name(text: &str) -> Result<String, Problem> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    let is_name = text.len() <= 253 && text.split('.').all(label);
+    if is_name || text.parse::<IpAddr>().is_ok() {
+        Ok(text.to_owned())
+    } else {
+        Err(Problem::BadServerName(text.to_owned()))
+    }
+}
+
+/// The full path of a file.
+pub(super) fn file(text: &str) -> Result<String, Problem> {
+    let good = text.starts_with('/') && !text.ends_with('/') && !text.contains('\0');
+    if good { Ok(text.to_owned()) } else { Err(Problem::NotAFile(text.to_owned())) }
+}
+
+/// An argument of a program.
+pub(super) fn argument(text: &str) -> Result<String, Problem> {
+    if text.contains('\0') { Err(Problem::ZeroByte) } else { Ok(text.to_owned()) }
+}
+
+/// A payload: a text, or `0x` and hexadecimal digits.
+pub(super) fn bytes(text: &str, lengths: RangeInclusive<usize>) -> Result<Vec<u8>, Problem> {
+    let bytes = match text.strip_prefix("0x") {
+        None => text.as_bytes().to_vec(),
+        Some(digits) => hex(digits).ok_or_else(|| Problem::BadBytes(text.to_owned()))?,
+    };
+    let (length, min, max) = (bytes.len(), *lengths.start(), *lengths.end());
+    if lengths.contains(&length) { Ok(bytes) } else { Err(Problem::BadLength { length, min, max }) }
+}
+
+fn hex(digits: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
+    let bytes = pairs.iter().map(|&[high, low]| Some(digit(high)? << 4 | digit(low)?)).collect();
+    if rest.is_empty() { bytes } else { None }
+}
+
 /// A name the kernel takes for an interface (`dev_valid_name` in net/core/dev.c).
 pub(super) fn interface(text: &str) -> Result<String, Problem> {
     let good = (1..=15).contains(&text.len())
@@ -278,6 +322,31 @@ mod tests {
         }
         let odd = Duration::from_nanos(1_500_000_001);
         assert_eq!(duration(&duration_text(odd)), Ok(odd));
+    }
+
+    #[test]
+    fn payloads() {
+        for (text, expected) in
+            [("PING", &b"PING"[..]), ("", b""), ("0x00fF", &[0, 0xff]), ("0x", b""), ("ü", "ü".as_bytes())]
+        {
+            assert_eq!(bytes(text, 0..=4).as_deref(), Ok(expected), "{text}");
+        }
+        for text in ["0x0", "0xzz", "0x+1", "0x 0", "0xü"] {
+            assert_eq!(bytes(text, 0..=4), Err(Problem::BadBytes(text.to_owned())));
+        }
+        assert_eq!(bytes("abcde", 1..=4), Err(Problem::BadLength { length: 5, min: 1, max: 4 }));
+        assert_eq!(bytes("0x", 1..=4), Err(Problem::BadLength { length: 0, min: 1, max: 4 }));
+    }
+
+    #[test]
+    fn server_names_and_files() {
+        for name in ["www.example.com", "a_b", "192.0.2.1", "2001:db8::1"] {
+            assert_eq!(server_name(name), Ok(name.to_owned()));
+        }
+        for name in ["", "a..b", "-a", "a-", "a b", "www.example.com:443", "[::1]", "www."] {
+            assert!(server_name(name).is_err(), "{name}");
+        }
+        assert!(file("/etc/ca.pem").is_ok() && file("ca.pem").is_err() && file("/etc/").is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,7 +13,7 @@ use crate::{
         next_hop::{NextHop, Unreachable},
         packet_event::PacketEvent,
         plan::Change,
-        probe::{BackendId, ProbeOutcome, ProbeSpec},
+        probe::{ProbeId, ProbeOutcome, ProbeSpec},
         source::Source,
         trace::{Trace, frame::Sample},
         traffic::Counters,
@@ -129,7 +130,7 @@ pub enum Action {
     /// Follow the ways to exactly these addresses.
     Resolve(BTreeSet<IpAddr>),
     /// Keep exactly these probes running.
-    Probe(BTreeMap<BackendId, ProbeSpec>),
+    Probe(BTreeMap<ProbeId, Arc<ProbeSpec>>),
     /// Replace the configuration file's text `before` by `after`, and report.
     WriteConfig {
         /// To be named in the report.

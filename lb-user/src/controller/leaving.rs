@@ -76,9 +76,9 @@ impl Controller {
         for (server, known) in gone {
             let Some(pool) = self.desired.pool(&server.pool) else { continue };
             if serves(pool, &known.backend, &known.member) {
-                let checked = pool.check.is_some();
                 let backend = known.backend.clone();
-                let member = carried_over(now, Some(known), (checked, &backend));
+                let checked = pool.check.is_some();
+                let member = carried_over(now, Some(known), (pool, &backend));
                 self.leaving.push(Leaving { server, known: Known { backend, checked, member }, seen: false });
             }
         }

@@ -1,12 +1,14 @@
 //! How a backend stands: what is known of it, whether it serves, and why not.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use super::checking::damping;
 use crate::{
     api::State,
     model::{
-        health::Health,
+        health::{Damping, Health},
         next_hop::{NextHop, Unreachable},
+        probe::ProbeSpec,
         service::{AdminState, Backend, Name, Pool, Via},
     },
 };
@@ -15,8 +17,10 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Member {
     pub(super) health: Health,
-    /// The mark of its probes, if there are any.
-    pub(super) mark: Option<u32>,
+    /// What its health is damped by.
+    pub(super) damping: Damping,
+    /// Its probe, if it has one: what others found says nothing about it.
+    pub(super) probe: Option<Arc<ProbeSpec>>,
     /// What was last told about it.
     pub(super) state: State,
     pub(super) since: Duration,
@@ -50,12 +54,15 @@ pub(super) struct Known {
 pub(super) fn carried_over(
     now: Duration,
     known: Option<Known>,
-    (checked, backend): (bool, &Backend),
+    (pool, backend): (&Pool, &Backend),
 ) -> Member {
+    let checked = pool.check.is_some();
+    let damping = damping(pool);
     let Some(Known { backend: old, checked: was_checked, mut member }) = known else {
         let health = if checked { Health::new(now) } else { Health::unchecked(now) };
-        return Member { health, mark: None, state: State::Down, since: now };
+        return Member { health, damping, probe: None, state: State::Down, since: now };
     };
+    member.damping = damping;
     match (was_checked, checked) {
         // A check that is new on a backend that serves: it goes on serving until the check says otherwise.
         (false, true) => member.health = Health::adopted(now),

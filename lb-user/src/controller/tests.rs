@@ -10,17 +10,17 @@ mod simulation;
 mod trace;
 mod world;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use lb_common::abi::{Limits, PROBE_MARK};
 
-use self::world::{LIMITS, World, behind, id, no_mac, on_link, target};
+use self::world::{LIMITS, World, behind, check, no_mac, on_link, target};
 use super::{Event, Level};
 use crate::{
     api::State,
     model::{
         next_hop::Unreachable,
-        probe::{ProbeFailure, ProbeOutcome},
+        probe::{ProbeFailure, ProbeOutcome, ProbeSpec},
     },
 };
 
@@ -66,9 +66,10 @@ fn a_backend_serves_after_its_way_and_its_first_success() {
 
     world.way("10.1.0.11", on_link("10.1.0.11", 0));
     assert_eq!(world.standing("w1"), (State::Down, "not checked yet".to_owned()));
-    let spec = &world.probes[&id("web", "w1")];
-    assert_eq!((spec.target, spec.mark & 0xff00_0000), (target("192.0.2.10:80"), PROBE_MARK));
-    assert_eq!(world.memory.backends[(spec.mark & 0xff_ffff) as usize].hop().destination()[5], 11);
+    let spec = &world.probes[&check("web", "w1")];
+    let mark = spec.mark.unwrap();
+    assert_eq!((spec.target, mark & 0xff00_0000), (target("192.0.2.10:80"), PROBE_MARK));
+    assert_eq!(world.memory.backends[(mark & 0xff_ffff) as usize].hop().destination()[5], 11);
     assert_eq!(world.servers(VIP, 80), [0]);
 
     world.alive.insert("10.1.0.11".parse().unwrap());
@@ -114,7 +115,7 @@ fn a_way_lost_takes_a_backend_out_and_silence_makes_it_new() {
         let mut world = World::serving(CONFIG, &BOTH);
         world.way("10.1.0.12", why);
         assert_eq!((world.servers(VIP, 80), world.standing("w2").0), (vec![11], State::Down));
-        assert!(!world.probes.contains_key(&id("web", "w2")));
+        assert!(!world.probes.contains_key(&check("web", "w2")));
         world.way("10.1.0.12", on_link("10.1.0.12", 1));
         assert_eq!(world.standing("w2").0, back);
         world.probe();
@@ -145,7 +146,7 @@ fn an_l2_backend_behind_a_gateway_is_told_to_use_a_tunnel() {
     world.alive.insert("10.1.0.12".parse().unwrap());
     world.probe();
     assert_eq!(world.servers(VIP, 80), [11, 12]);
-    assert_eq!(world.probes[&id("web", "w2")].max_segment, Some(1500 - 20 - 40));
+    assert_eq!(world.probes[&check("web", "w2")].max_segment, Some(1500 - 20 - 40));
 }
 
 #[test]
@@ -154,12 +155,12 @@ fn the_operator_has_the_last_word() {
     let mut world = World::serving(CONFIG, &BOTH);
     world.configure(&state("drain"));
     assert_eq!((world.servers(VIP, 80), world.standing("w2").0), (vec![11], State::Drain));
-    assert!(world.probes.contains_key(&id("web", "w2")), "still probed");
+    assert!(world.probes.contains_key(&check("web", "w2")), "still probed");
     world.configure(&state("ready"));
     assert_eq!((world.servers(VIP, 80), world.standing("w2").0), (vec![11, 12], State::Up));
     world.configure(&state("maint"));
     assert_eq!((world.servers(VIP, 80), world.standing("w2").0), (vec![11], State::Maint));
-    assert!(!world.probes.contains_key(&id("web", "w2")), "left alone");
+    assert!(!world.probes.contains_key(&check("web", "w2")), "left alone");
     world.configure(&state("ready"));
     assert_eq!(world.standing("w2"), (State::Down, "not checked yet".to_owned()), "nobody looked meanwhile");
     world.probe();
@@ -304,14 +305,19 @@ fn a_plan_that_fails_does_not_judge_a_backend_by_another() {
 #[test]
 fn an_outcome_of_an_earlier_probe_says_nothing() {
     let mut world = World::serving(CONFIG, &BOTH);
-    let spec = world.probes[&id("web", "w1")].clone();
-    let failed = |mark| {
+    let spec = world.probes[&check("web", "w1")].clone();
+    let failed = |spec: &ProbeSpec| {
         let result = Err(ProbeFailure::Refused { target: spec.target });
-        Event::Probe(ProbeOutcome { backend: id("web", "w1"), mark, took: Duration::ZERO, result })
+        let spec = Arc::new(spec.clone());
+        Event::Probe(ProbeOutcome { id: check("web", "w1"), spec, took: Duration::ZERO, result })
     };
-    (0..9).for_each(|_| world.tell(vec![failed(spec.mark + 1)]));
-    assert_eq!(world.standing("w1").0, State::Up);
-    (0..3).for_each(|_| world.tell(vec![failed(spec.mark)]));
+    let other_mark = ProbeSpec { mark: spec.mark.map(|mark| mark + 1), ..(*spec).clone() };
+    let other_check = ProbeSpec { timeout: Duration::from_secs(9), ..(*spec).clone() };
+    for other in [&other_mark, &other_check] {
+        (0..9).for_each(|_| world.tell(vec![failed(other)]));
+        assert_eq!(world.standing("w1").0, State::Up);
+    }
+    (0..3).for_each(|_| world.tell(vec![failed(&spec)]));
     assert_eq!(world.standing("w1").0, State::Down);
 }
 
@@ -346,7 +352,7 @@ fn what_is_removed_leaves_nothing_behind() {
     assert_eq!((present(&world), world.servers(VIP, 80)), ((2, 1), vec![11]), "it may have flows");
     world.wait(310);
     assert_eq!((present(&world), world.servers(VIP, 80)), ((1, 1), vec![11]), "it has none");
-    assert!(!world.probes.contains_key(&id("web", "w2")) && world.resolving.len() == 1);
+    assert!(!world.probes.contains_key(&check("web", "w2")) && world.resolving.len() == 1);
     let pool = CONFIG.split("[[service]]").next().unwrap();
     world.configure(&pool.replace("\"tcp\",", "\"tcp\", port = 80,"));
     assert_eq!((present(&world), world.servers(VIP, 80)), ((2, 0), vec![0]));
@@ -364,5 +370,5 @@ fn a_backend_under_another_name_goes_on_as_it_was() {
     world.configure(&with("\"w2\"", "\"w9\""));
     assert_eq!(world.standing("w9").0, State::Up);
     assert_eq!((world.steps, world.flows(VIP, 80)), (steps, flows), "nothing moved");
-    assert!(world.probes.contains_key(&id("web", "w9")));
+    assert!(world.probes.contains_key(&check("web", "w9")));
 }

@@ -1,11 +1,11 @@
 //! What the controller shows: its state in the API's terms.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use lb_common::abi::Reason;
 
 use super::{
-    Controller, Counted, Sum, describe,
+    Controller, Counted, Sum,
     standing::{reason_of, state_of, usable},
 };
 use crate::{
@@ -183,11 +183,6 @@ impl Controller {
 
     fn counted(&self, service: &Name, backend: &Backend) -> traffic::Traffic {
         self.traffic.of(&(service.clone(), Counted::Backend(backend.name.clone())))
-    }
-
-    fn check_line(&self, pool: &Pool) -> Option<String> {
-        let target: Option<SocketAddr> = self.probe_target(pool);
-        pool.check.as_ref().map(|check| describe(&check.kind, target))
     }
 }
 

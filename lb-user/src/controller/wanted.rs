@@ -1,13 +1,12 @@
-//! What should be: the tables and the probes that follow from the configuration, health and next hops.
+//! What should be: the tables that follow from the configuration, health and next hops.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
 
-use lb_common::abi::{self, Admission, Features, PROBE_MARK, Port, Rate, ServiceKey, Window};
+use lb_common::abi::{self, Admission, Features, Port, Rate, ServiceKey, Window};
 
 use super::{
     Controller,
@@ -22,11 +21,9 @@ use crate::{
         limit::Allowance,
         next_hop::NextHop,
         plan::{HopTarget, MemberTarget, Outer, PoolTarget, ServiceTarget, Target},
-        probe::{BackendId, ProbeSpec},
+        probe::BackendId,
         quic::{QuicIds, ServerId},
-        service::{
-            AdminState, Backend, Desired, Name, Pool, Ports, Service, ServicePort, Settings, Tracking, Via,
-        },
+        service::{Backend, Desired, Name, Pool, Ports, Service, Settings, Tracking},
         transition::{idle_ticks, ticks},
     },
 };
@@ -138,36 +135,6 @@ impl Controller {
         }
     }
 
-    /// The probes that should be running: every backend of a checked pool that has a place in the tables, those that are
-    /// leaving as well, unless an operator took it out. A pool that no service points at has no VIP to be probed through.
-    pub(super) fn probes(&self) -> BTreeMap<BackendId, ProbeSpec> {
-        let mut probes = BTreeMap::new();
-        for pool in &self.desired.pools {
-            let (Some(check), Some(place)) = (&pool.check, self.layout.pool(&pool.name)) else { continue };
-            let Some(target) = self.probe_target(pool) else { continue };
-            let present = pool.backends.iter().map(|backend| (BackendId::new(pool, backend), backend));
-            let leaving = self.leaving.iter().filter(|leaving| leaving.server.pool == pool.name);
-            let leaving = leaving.map(|leaving| (leaving.id(), &leaving.known.backend));
-            for (id, backend) in present.chain(leaving) {
-                let Some(index) = place.index_of(&self.identity_of(backend)) else { continue };
-                let Ok(hop) = usable(backend, self.next_hops.get(&backend.address)) else { continue };
-                if backend.state == AdminState::Maint {
-                    continue;
-                }
-                let spec = ProbeSpec {
-                    target,
-                    mark: PROBE_MARK | index,
-                    kind: check.kind.clone(),
-                    interval: check.interval,
-                    timeout: check.timeout,
-                    max_segment: max_segment(backend, hop, target),
-                };
-                probes.insert(id, spec);
-            }
-        }
-        probes
-    }
-
     /// How many events of a second belong to one window of the programs; at least one, if any are wanted.
     fn per_window(&self, each_second: u32) -> u32 {
         let ticks = u64::from(each_second) << Window::DropEvents.bits();
@@ -179,19 +146,6 @@ impl Controller {
     pub(super) fn identity_of(&self, backend: &Backend) -> layout::Identity {
         let outer = outer(&self.desired.settings);
         layout::Identity::new(backend.address, backend.via, &outer)
-    }
-
-    /// Where a pool is probed: at the VIP of its first service that has the port; of a prefix, at its first address.
-    pub(super) fn probe_target(&self, pool: &Pool) -> Option<SocketAddr> {
-        let mut services = self.desired.services_of(&pool.name);
-        let (service, port) = match pool.check.as_ref().and_then(|check| check.port) {
-            Some(port) => (services.next()?, port),
-            None => services.find_map(|service| {
-                let port = service.ports.iter().find_map(ServicePort::tcp_port)?;
-                Some((service, port))
-            })?,
-        };
-        Some(SocketAddr::new(service.vip.first_host(), port))
     }
 }
 
@@ -241,17 +195,4 @@ impl From<Tracking> for abi::Tracking {
             Tracking::Never => Self::Never,
         }
     }
-}
-
-/// The largest TCP segment that fits with IP and TCP headers into the next hop's MTU after the outer header took its
-/// room; only where there is one.
-fn max_segment(backend: &Backend, hop: &NextHop, target: SocketAddr) -> Option<u16> {
-    if backend.via == Via::L2 {
-        return None;
-    }
-    let outer = u32::from(backend.via.encap(&backend.address).overhead());
-    let inner = if target.is_ipv4() { 40 } else { 60 };
-    let room = hop.mtu.saturating_sub(outer + inner);
-    // Below this the kernel refuses (TCP_MIN_MSS).
-    u16::try_from(room).ok().filter(|&segment| segment >= 88)
 }

@@ -1,5 +1,5 @@
-//! Health of one backend: what its probes found, damped by rise and fall. What follows from a change of
-//! health (slots, events) and what the operator says (drain, maintenance) stand elsewhere.
+//! Health of one backend: what its probes found, damped by rise, fall and how often it fell. What follows from a
+//! change of health (slots, events) and what the operator says (drain, maintenance) stand elsewhere.
 
 use std::{fmt, time::Duration};
 
@@ -15,7 +15,7 @@ use super::probe::ProbeFailure;
 ///
 /// Once up, a backend goes down after `fall` failures in a row; once down *by failures*, it comes up after
 /// `rise` successes in a row. A new backend that fails `fall` times before its first success is down by
-/// failures, too: from then on it needs `rise` successes.
+/// failures, too: from then on it needs `rise` successes; more if it fell often ([`Damping`]).
 ///
 /// Up or not checked yet, it starts again as new when it was out of reach ([`Health::forget`]).
 ///
@@ -27,6 +27,27 @@ pub struct Health {
     since: Duration,
     run: Option<Run>,
     last: Option<Last>,
+    /// When it went down, as far as that still counts.
+    falls: Vec<Duration>,
+    /// Successes in a row that it needs to come up.
+    needs: u32,
+}
+
+/// What it takes to change the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damping {
+    /// Successes in a row that bring a backend up; 0 means 1.
+    pub rise: u32,
+    /// Failures in a row that take it down; 0 means 1.
+    pub fall: u32,
+    /// A backend that fell more than once within this time needs twice as many successes, and twice as many again for
+    /// each further fall, up to [`Damping::MOST_FALLS`].
+    pub window: Duration,
+}
+
+impl Damping {
+    /// Further falls make it no worse.
+    pub const MOST_FALLS: usize = 6;
 }
 
 /// A change of state.
@@ -81,19 +102,17 @@ impl Health {
     }
 
     const fn starting(phase: Phase, now: Duration) -> Self {
-        Self { phase, since: now, run: None, last: None }
+        Self { phase, since: now, run: None, last: None, falls: Vec::new(), needs: 0 }
     }
 
     /// Takes in what one probe found, and tells if that changed the state.
     ///
-    /// `took` is the probe's duration. `rise` and `fall` count successes and failures in a row; 0 means 1.
-    /// `now` is the time since the epoch that all calls for this backend share.
+    /// `took` is the probe's duration. `now` is the time since the epoch that all calls for this backend share.
     pub fn observe(
         &mut self,
         outcome: &Result<String, ProbeFailure>,
         took: Duration,
-        rise: u32,
-        fall: u32,
+        damping: &Damping,
         now: Duration,
     ) -> Option<Transition> {
         if self.phase == Phase::Unchecked {
@@ -115,6 +134,9 @@ impl Health {
             _ => 1,
         };
         self.run = Some(Run { success, length });
+        self.falls.retain(|&fell| now.saturating_sub(fell) < damping.window);
+        self.needs = damping.rise << self.falls.len().saturating_sub(1);
+        let (rise, fall) = (self.needs, damping.fall);
         let (phase, transition) = match (self.phase, success) {
             (Phase::New, true) => (Phase::Up, Some(Transition::Up)),
             (Phase::Down, true) if length >= rise => (Phase::Up, Some(Transition::Up)),
@@ -126,6 +148,12 @@ impl Health {
         if transition.is_some() {
             self.since = now;
         }
+        if transition == Some(Transition::Down) && !damping.window.is_zero() {
+            if self.falls.len() == Damping::MOST_FALLS {
+                self.falls.remove(0);
+            }
+            self.falls.push(now);
+        }
         transition
     }
 
@@ -133,7 +161,8 @@ impl Health {
     /// checked yet; down by failures stays down.
     pub fn forget(&mut self, now: Duration) {
         if self.phase == Phase::Up {
-            *self = Self::new(now);
+            let falls = std::mem::take(&mut self.falls);
+            *self = Self { falls, ..Self::new(now) };
         }
     }
 
@@ -177,7 +206,16 @@ impl fmt::Display for Health {
                     (_, true) => "es",
                     (_, false) => "s",
                 };
-                write!(f, "{length} {kind}{plural}: {words}")
+                match self.falls.len() {
+                    falls @ 2.. if success => {
+                        let needs = self.needs;
+                        write!(
+                            f,
+                            "{length} of {needs} successes, because it fell {falls} times lately: {words}"
+                        )
+                    }
+                    _ => write!(f, "{length} {kind}{plural}: {words}"),
+                }
             }
             _ => f.write_str(words),
         }
@@ -209,7 +247,8 @@ mod tests {
         let mut states = String::new();
         for (second, letter) in (1..).zip(outcomes.chars()) {
             let now = Duration::from_secs(second);
-            let transition = health.observe(&outcome(letter), TOOK, rise, fall, now);
+            let damping = Damping { rise, fall, window: Duration::ZERO };
+            let transition = health.observe(&outcome(letter), TOOK, &damping, now);
             states.push(match (transition, health.is_up()) {
                 (Some(Transition::Up), true) => 'U',
                 (Some(Transition::Down), false) => 'D',
@@ -279,6 +318,37 @@ mod tests {
         }
         assert_eq!(Health::unchecked(Duration::ZERO).to_string(), "no check");
         assert_eq!(Health::adopted(Duration::ZERO).to_string(), "not checked yet");
+    }
+
+    #[test]
+    fn a_backend_that_falls_again_and_again_must_prove_itself_for_longer() {
+        let damping = Damping { rise: 1, fall: 1, window: Duration::from_secs(100) };
+        let mut health = Health::adopted(Duration::ZERO);
+        let mut now = Duration::ZERO;
+        let mut needed = Vec::new();
+        for _ in 0..8 {
+            now += Duration::from_secs(1);
+            assert_eq!(health.observe(&outcome('F'), TOOK, &damping, now), Some(Transition::Down));
+            let count = (1..=100)
+                .find(|_| health.observe(&outcome('S'), TOOK, &damping, now) == Some(Transition::Up));
+            needed.push(count.unwrap());
+        }
+        assert_eq!(needed, [1, 2, 4, 8, 16, 32, 32, 32]);
+
+        health.observe(&outcome('F'), TOOK, &damping, now);
+        health.observe(&outcome('S'), TOOK, &damping, now);
+        assert_eq!(health.to_string(), "1 of 32 successes, because it fell 6 times lately: 200");
+        // What is long ago does not count: one success will do again.
+        let later = now + Duration::from_secs(100);
+        assert_eq!(health.observe(&outcome('S'), TOOK, &damping, later), Some(Transition::Up));
+        // Nor does it matter that it was out of reach.
+        health.observe(&outcome('F'), TOOK, &damping, later);
+        health.observe(&outcome('S'), TOOK, &damping, later);
+        health.forget(later);
+        health.observe(&outcome('S'), TOOK, &damping, later);
+        health.observe(&outcome('F'), TOOK, &damping, later);
+        health.observe(&outcome('S'), TOOK, &damping, later);
+        assert_eq!(health.to_string(), "1 of 2 successes, because it fell 2 times lately: 200");
     }
 
     proptest! {

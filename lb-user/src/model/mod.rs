@@ -3,7 +3,10 @@
 //! No I/O, no clock, no randomness, no async, no sockets, no BPF library.
 
 pub mod acl;
+pub mod agent;
 pub mod capture;
+pub mod check;
+pub mod dns;
 pub mod health;
 pub mod index;
 pub mod keys;
@@ -19,6 +22,7 @@ pub mod prefix;
 pub mod probe;
 pub mod quic;
 pub mod service;
+pub mod share;
 pub mod simulate;
 pub mod source;
 pub mod timestamp;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     acl::AccessList,
+    check::Check,
     limit::SourceLimit,
     prefix::Prefix,
     quic::{QuicIds, ServerId},
@@ -289,50 +290,6 @@ pub enum AdminState {
     Maint,
 }
 
-/// A health check.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
-    /// What is done.
-    pub kind: CheckKind,
-    /// Port to probe; without one, the first TCP port of the pool's first service.
-    pub port: Option<u16>,
-    /// From the start of one probe to the start of the next.
-    pub interval: Duration,
-    /// How long one probe may take; at most the interval.
-    pub timeout: Duration,
-    /// Successes in a row that bring a backend up.
-    pub rise: u32,
-    /// Failures in a row that take it down.
-    pub fall: u32,
-}
-
-impl Check {
-    /// Interval where the file names none.
-    pub const INTERVAL: Duration = Duration::from_secs(2);
-    /// Time-out where the file names none.
-    pub const TIMEOUT: Duration = Duration::from_secs(1);
-    /// Rise where the file names none.
-    pub const RISE: u32 = 2;
-    /// Fall where the file names none.
-    pub const FALL: u32 = 3;
-}
-
-/// What a check does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CheckKind {
-    /// A TCP connection is accepted.
-    Tcp,
-    /// An HTTP GET is answered with one status.
-    Http {
-        /// Path and query, starting with `/`.
-        path: String,
-        /// The `Host` header; without one, the VIP.
-        host: Option<String>,
-        /// The status that is success.
-        expect: u16,
-    },
-}
-
 /// VIP, ports and the pool they point at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
@@ -449,11 +406,11 @@ pub struct ServicePort {
 }
 
 impl ServicePort {
-    /// The first of them, if they are ports of TCP and named.
-    pub fn tcp_port(&self) -> Option<u16> {
+    /// The first of them, if they are named.
+    pub const fn first(&self) -> Option<u16> {
         match self.ports {
-            Ports::Range { first, .. } if self.protocol == Protocol::Tcp => Some(first),
-            Ports::Range { .. } | Ports::Any => None,
+            Ports::Range { first, .. } => Some(first),
+            Ports::Any => None,
         }
     }
 }

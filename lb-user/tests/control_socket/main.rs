@@ -64,8 +64,8 @@ fn requests() -> Vec<Request> {
                 patch: ServicePatch { pool: Some(pool()), ..ServicePatch::default() },
             },
             Edit::DeleteService { name: name() },
-            Edit::AddPool(PoolSpec { name: name(), slots: Some(11), check: Some(check.clone()) }),
-            Edit::SetPool { name: name(), patch: PoolPatch { check: Some(check) } },
+            Edit::AddPool(PoolSpec { name: name(), slots: Some(11), check: Some(Box::new(check.clone())) }),
+            Edit::SetPool { name: name(), patch: PoolPatch { check: Some(Box::new(check)) } },
             Edit::DeletePool { name: name() },
             Edit::AddBackend {
                 pool: pool(),

@@ -196,16 +196,21 @@ pub(super) fn server_ids_fit(services: &[ServiceDraft<'_>], pools: &[PoolDraft<'
     }
 }
 
-/// Probes are TCP connections: where no service of a pool names a TCP port, only the check itself can.
+/// Where no service of a pool names a port that the check's protocol could use, only the check itself can.
 pub(super) fn checks_have_a_port(services: &[ServiceDraft<'_>], pools: &[PoolDraft<'_>]) {
     for pool in pools.iter().filter(|pool| pool.check_names_no_port) {
+        let Some(protocol) = pool.check.as_ref().and_then(|check| check.kind.transport()) else { continue };
         let mut users = services.iter().filter(|service| service.points_at(pool)).peekable();
         let names_none = |service: &ServiceDraft<'_>| {
-            service.all_ports_read && service.ports.iter().all(|port| port.value.tcp_port().is_none())
+            let named =
+                |port: &Placed<ServicePort>| port.value.protocol == protocol && port.value.first().is_some();
+            service.all_ports_read && !service.ports.iter().any(named)
         };
         if users.peek().is_some() && users.all(names_none) {
             let at = pool.node.key_position("check").unwrap_or(pool.node.at);
-            pool.node.report.add(at, &pool.node.path_of("check"), Problem::CheckNeedsPort);
+            let port = if protocol == Protocol::Tcp { 80 } else { 53 };
+            let problem = Problem::CheckNeedsPort { protocol, port };
+            pool.node.report.add(at, &pool.node.path_of("check"), problem);
         }
     }
 }

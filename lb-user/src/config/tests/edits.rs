@@ -32,7 +32,7 @@ fn set_ports(name: &str, ports: &[&str]) -> Edit {
 }
 
 fn set_check(pool: &str, check: CheckSpec) -> Edit {
-    Edit::SetPool { name: pool.into(), patch: PoolPatch { check: Some(check) } }
+    Edit::SetPool { name: pool.into(), patch: PoolPatch { check: Some(Box::new(check)) } }
 }
 
 fn tcp(interval: &str) -> CheckSpec {
@@ -207,7 +207,7 @@ fn an_edit_changes_what_it_must_and_nothing_else() {
         // Services, and ports with comments between them.
         (
             "",
-            Edit::AddPool(PoolSpec { name: "a".into(), slots: Some(11), check: Some(tcp("1s")) }),
+            Edit::AddPool(PoolSpec { name: "a".into(), slots: Some(11), check: Some(Box::new(tcp("1s"))) }),
             "[[pool]]\nname = \"a\"\nslots = 11\ncheck = { type = \"tcp\", port = 81, interval = \"1s\" }\n",
         ),
         (

@@ -12,7 +12,7 @@ use lb_common::{
 
 use super::{
     BOTH, CONFIG, VIP, with,
-    world::{World, id, target},
+    world::{World, check, target},
 };
 use crate::{
     api::{BackendPatch, Edit},
@@ -139,7 +139,7 @@ fn a_pool_is_probed_at_the_first_address_of_a_prefix() {
         ("2001:db8::/64", "[2001:db8::1]:80"),
     ] {
         let world = World::serving(&with(VIP, vip), &BOTH);
-        assert_eq!(world.probes[&id("web", "w1")].target, target(probed), "{vip}");
+        assert_eq!(world.probes[&check("web", "w1")].target, target(probed), "{vip}");
         assert_eq!(world.servers(&target(probed).ip().to_string(), 80), [11, 12]);
     }
 }
@@ -149,10 +149,10 @@ fn a_pool_is_probed_at_the_first_service_that_names_a_tcp_port() {
     let first = "[[service]]\nname = \"first\"\nvip = \"192.0.2.9\"\nports = [\"udp/80\", \"tcp/*\"]\npool = \"web\"\n";
     let text = CONFIG.replacen("[[service]]", &format!("{first}[[service]]"), 1);
     let world = World::serving(&text, &BOTH);
-    assert_eq!(world.probes[&id("web", "w1")].target, target("192.0.2.10:80"));
+    assert_eq!(world.probes[&check("web", "w1")].target, target("192.0.2.10:80"));
     let with_port = text.replacen("type = \"tcp\"", "type = \"tcp\", port = 7", 1);
     let world = World::serving(&with_port, &BOTH);
-    assert_eq!(world.probes[&id("web", "w1")].target, target("192.0.2.9:7"));
+    assert_eq!(world.probes[&check("web", "w1")].target, target("192.0.2.9:7"));
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn a_backend_in_a_vlan_leaves_by_a_port_of_its_own() {
     let vlan = |vlan: &str| with("\"10.1.0.12\"", &format!("\"10.1.0.12\"\n{vlan}"));
     let mut world = World::serving(&vlan("vlan = 100"), &BOTH);
     let port_of = |world: &World, backend: &str| {
-        let mark = world.probes[&id("web", backend)].mark;
+        let mark = world.probes[&check("web", backend)].mark.unwrap();
         let record = world.memory.backends[(mark & 0xff_ffff) as usize];
         world.memory.ports[usize::from(record.hop().port())]
     };

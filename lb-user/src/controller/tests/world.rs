@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,7 +21,7 @@ use crate::{
             audit::{InFlight, audit, destinations, same_tables},
         },
         next_hop::{NextHop, Unreachable},
-        probe::{BackendId, ProbeFailure, ProbeOutcome, ProbeSpec},
+        probe::{BackendId, ProbeFailure, ProbeId, ProbeOutcome, ProbeSpec, Purpose},
         service::Name,
         source::{Files, Source},
         trace::trace,
@@ -57,7 +58,7 @@ pub(super) struct World {
     /// The ways there are, whether or not somebody asks.
     pub(super) ways: BTreeMap<IpAddr, Way>,
     pub(super) resolving: BTreeSet<IpAddr>,
-    pub(super) probes: BTreeMap<BackendId, ProbeSpec>,
+    pub(super) probes: BTreeMap<ProbeId, Arc<ProbeSpec>>,
     /// Servers whose service answers.
     pub(super) alive: BTreeSet<IpAddr>,
     pub(super) file: String,
@@ -254,18 +255,19 @@ impl World {
 
     /// Every probe is carried out once.
     pub(super) fn probe(&mut self) {
-        let outcomes = self.probes.iter().map(|(backend, spec)| Event::Probe(self.outcome(backend, spec)));
+        let outcomes = self.probes.iter().map(|(id, spec)| Event::Probe(self.outcome(id, spec)));
         let outcomes = outcomes.collect();
         self.tell(outcomes);
     }
 
-    fn outcome(&self, backend: &BackendId, spec: &ProbeSpec) -> ProbeOutcome {
-        let record = self.memory.backends[(spec.mark & !PROBE_MARK_MASK) as usize];
+    fn outcome(&self, id: &ProbeId, spec: &Arc<ProbeSpec>) -> ProbeOutcome {
+        let mark = spec.mark.expect("a probe through the VIP");
+        let record = self.memory.backends[(mark & !PROBE_MARK_MASK) as usize];
         let reached = |server: &IpAddr| Addr::from(*server).octets()[15] == record.hop().destination()[5];
         let answers = record.standing != 0 && self.alive.iter().any(reached);
         let failure = ProbeFailure::Refused { target: spec.target };
         let result = if answers { Ok("connected".to_owned()) } else { Err(failure) };
-        ProbeOutcome { backend: backend.clone(), mark: spec.mark, took: Duration::from_millis(1), result }
+        ProbeOutcome { id: id.clone(), spec: Arc::clone(spec), took: Duration::from_millis(1), result }
     }
 
     pub(super) fn wait(&mut self, seconds: u64) {
@@ -354,6 +356,11 @@ pub(super) fn no_mac(address: &str) -> Way {
 
 pub(super) fn id(pool: &str, backend: &str) -> BackendId {
     BackendId { pool: Name::new(pool).unwrap(), backend: Name::new(backend).unwrap() }
+}
+
+/// The check of a backend.
+pub(super) fn check(pool: &str, backend: &str) -> ProbeId {
+    ProbeId { backend: id(pool, backend), purpose: Purpose::Check }
 }
 
 pub(super) fn target(text: &str) -> SocketAddr {

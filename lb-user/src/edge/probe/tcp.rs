@@ -1,50 +1,55 @@
-//! The TCP check, and the connection every check begins with.
+//! The TCP check, and the connection that others begin with.
 
 use std::{io, time::Duration};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Protocol, Type};
 use tokio::{
     net::{TcpSocket, TcpStream},
     time::{Instant, timeout_at},
 };
 
-use super::{connect_failure, local_failure};
-use crate::model::{
-    probe::{ProbeFailure, ProbeSpec},
-    service::CheckKind,
-};
+use super::{local_failure, network_failure, no_reply};
+use crate::model::probe::{ProbeFailure, ProbeSpec};
+
+/// How a connection ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// With a reset: neither side keeps a TIME_WAIT for each probe.
+    Reset,
+    /// As connections do, for servers to whom a reset is an event.
+    Orderly,
+}
 
 /// A TCP connection is accepted.
 pub(super) async fn check(spec: &ProbeSpec, deadline: Instant) -> Result<String, ProbeFailure> {
-    connect(spec, deadline).await?;
+    connect(spec, deadline, End::Reset).await?;
     Ok("connected".to_owned())
 }
 
-/// Connects to the VIP by way of the backend.
-pub(super) async fn connect(spec: &ProbeSpec, deadline: Instant) -> Result<TcpStream, ProbeFailure> {
-    let socket = socket(spec).map_err(|error| local_failure(spec, &error))?;
+/// Connects.
+pub(super) async fn connect(
+    spec: &ProbeSpec,
+    deadline: Instant,
+    end: End,
+) -> Result<TcpStream, ProbeFailure> {
+    let socket = socket(spec, end).map_err(|error| local_failure(spec, &error))?;
     match timeout_at(deadline, socket.connect(spec.target)).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(connect_failure(spec, &error)),
-        Err(_) => Err(ProbeFailure::NoReply { target: spec.target, after: spec.timeout }),
+        Ok(Err(error)) => Err(network_failure(spec, &error)),
+        Err(_) => Err(no_reply(spec)),
     }
 }
 
-fn socket(spec: &ProbeSpec) -> io::Result<TcpSocket> {
-    let socket = Socket::new(Domain::for_address(spec.target), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    socket.set_mark(spec.mark).map_err(|error| {
-        io::Error::new(error.kind(), format!("SO_MARK, which needs CAP_NET_ADMIN: {error}"))
-    })?;
+fn socket(spec: &ProbeSpec, end: End) -> io::Result<TcpSocket> {
+    let socket = super::socket(spec, Type::STREAM, Protocol::TCP)?;
     if let Some(bytes) = spec.max_segment {
         socket
             .set_tcp_mss(bytes.into())
             .map_err(|error| io::Error::new(error.kind(), format!("TCP_MAXSEG {bytes}: {error}")))?;
     }
-    socket.set_tcp_nodelay(true)?;
-    if spec.kind == CheckKind::Tcp {
-        // Closing resets the connection: neither side keeps a TIME_WAIT for each probe.
-        socket.set_linger(Some(Duration::ZERO))?;
+    match end {
+        End::Reset => socket.set_linger(Some(Duration::ZERO))?,
+        End::Orderly => socket.set_tcp_nodelay(true)?,
     }
     Ok(TcpSocket::from_std_stream(socket.into()))
 }

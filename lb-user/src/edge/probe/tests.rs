@@ -1,5 +1,9 @@
 //! Against real sockets on the loopback of a network namespace of their own.
 
+mod datagrams;
+mod exec;
+mod https;
+
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use socket2::{Domain, Socket, Type};
@@ -13,30 +17,49 @@ use tokio::{
 use super::*;
 use crate::{
     edge::namespace::{sh, within},
-    model::service::Name,
+    model::{
+        check::Pace,
+        probe::{BackendId, Purpose},
+        service::Name,
+    },
 };
 
 const TIMEOUT: Duration = Duration::from_millis(300);
 const MARK: u32 = 0x1b00_0001;
 
-fn backend(name: &str) -> BackendId {
-    BackendId { pool: Name::new("web").unwrap(), backend: Name::new(name).unwrap() }
+fn id(name: &str) -> ProbeId {
+    let backend = BackendId { pool: Name::new("web").unwrap(), backend: Name::new(name).unwrap() };
+    ProbeId { backend, purpose: Purpose::Check }
 }
 
-fn tcp_spec(target: SocketAddr) -> ProbeSpec {
+fn every(millis: u64) -> Pace {
+    let interval = Duration::from_millis(millis);
+    Pace { interval, fast: interval, jitter: 10, rise: 1, fall: 1 }
+}
+
+/// A check through the VIP path.
+fn spec(target: SocketAddr, kind: CheckKind) -> ProbeSpec {
     ProbeSpec {
         target,
-        mark: MARK,
-        kind: CheckKind::Tcp,
-        interval: Duration::from_millis(100),
+        backend: "10.1.0.11".parse().unwrap(),
+        mark: Some(MARK),
+        kind: ProbeKind::Check(Arc::new(kind)),
+        pace: every(100),
         timeout: TIMEOUT,
         max_segment: Some(1400),
     }
 }
 
+fn tcp_spec(target: SocketAddr) -> ProbeSpec {
+    spec(target, CheckKind::Tcp)
+}
+
 fn http_spec(target: SocketAddr) -> ProbeSpec {
-    let kind = CheckKind::Http { path: "/healthz?deep=1".into(), host: None, expect: 200 };
-    ProbeSpec { kind, ..tcp_spec(target) }
+    spec(target, CheckKind::Http { path: "/healthz?deep=1".into(), host: None, expect: 200, tls: None })
+}
+
+fn silent(target: SocketAddr) -> Result<String, ProbeFailure> {
+    Err(ProbeFailure::NoReply { target, after: TIMEOUT, through_vip: true })
 }
 
 async fn listener() -> (TcpListener, SocketAddr) {
@@ -46,7 +69,8 @@ async fn listener() -> (TcpListener, SocketAddr) {
 }
 
 async fn once(spec: &ProbeSpec) -> Result<String, ProbeFailure> {
-    probe(spec, Instant::now() + spec.timeout).await
+    let (sender, _) = unbounded_channel();
+    probe(&id("w1"), spec, 1, &Probes::start(sender).shared).await
 }
 
 /// Reads a request's head.
@@ -91,9 +115,8 @@ fn a_tcp_check_tells_accepting_refusing_and_silent_apart() {
         full.listen(0).unwrap();
         let target = full.local_addr().unwrap().as_socket().unwrap();
         let _first = TcpStream::connect(target).await.unwrap();
-        let silent = Err(ProbeFailure::NoReply { target, after: TIMEOUT });
-        assert_eq!(once(&tcp_spec(target)).await, silent);
-        assert_eq!(once(&http_spec(target)).await, silent);
+        assert_eq!(once(&tcp_spec(target)).await, silent(target));
+        assert_eq!(once(&http_spec(target)).await, silent(target));
     });
 }
 
@@ -154,8 +177,8 @@ fn an_http_check_says_what_is_wrong_with_an_answer() {
         assert_eq!(result, Err(ProbeFailure::BadAnswer { target, error: "the connection was reset".into() }));
 
         // Accepted by the kernel, and then nothing.
-        let silent = Err(ProbeFailure::NoAnswer { target, after: TIMEOUT });
-        assert_eq!(once(&http_spec(target)).await, silent);
+        let no_answer = Err(ProbeFailure::NoAnswer { target, after: TIMEOUT });
+        assert_eq!(once(&http_spec(target)).await, no_answer);
     });
 }
 
@@ -163,12 +186,12 @@ fn an_http_check_says_what_is_wrong_with_an_answer() {
 async fn count(
     events: &mut UnboundedReceiver<ProbeOutcome>,
     time: Duration,
-) -> BTreeMap<(BackendId, u32), u32> {
+) -> BTreeMap<(ProbeId, u32), u32> {
     let mut counts = BTreeMap::new();
     let end = Instant::now() + time;
     while let Ok(Some(outcome)) = tokio::time::timeout_at(end, events.recv()).await {
         assert_eq!(outcome.result, Ok("connected".into()));
-        *counts.entry((outcome.backend, outcome.mark)).or_default() += 1;
+        *counts.entry((outcome.id, outcome.spec.mark.unwrap())).or_default() += 1;
     }
     counts
 }
@@ -179,21 +202,21 @@ fn a_set_of_probes_changes_without_disturbing_the_rest() {
         let (_listener, target) = listener().await;
         let (sender, mut events) = unbounded_channel();
         let mut probes = Probes::start(sender);
-        let slow = ProbeSpec { interval: Duration::from_secs(60), ..tcp_spec(target) };
+        let slow = ProbeSpec { pace: every(60_000), ..tcp_spec(target) };
         let set = |pairs: &[(&str, &ProbeSpec)]| {
-            pairs.iter().map(|(name, spec)| (backend(name), (*spec).clone())).collect::<BTreeMap<_, _>>()
+            pairs.iter().map(|(name, spec)| (id(name), Arc::new((*spec).clone()))).collect::<BTreeMap<_, _>>()
         };
         let fast = tcp_spec(target);
         probes.set(set(&[("fast", &fast), ("slow", &slow)]));
         let counts = count(&mut events, Duration::from_millis(1050)).await;
-        assert_eq!(counts[&(backend("slow"), MARK)], 1, "soon after the start");
-        assert!((5..=12).contains(&counts[&(backend("fast"), MARK)]), "{counts:?}");
+        assert_eq!(counts[&(id("slow"), MARK)], 1, "soon after the start");
+        assert!((5..=12).contains(&counts[&(id("fast"), MARK)]), "{counts:?}");
 
         // The slow one is not started again; the changed one is, at once.
-        let marked = ProbeSpec { mark: MARK + 1, ..fast };
+        let marked = ProbeSpec { mark: Some(MARK + 1), ..fast };
         probes.set(set(&[("fast", &marked), ("slow", &slow)]));
         let counts = count(&mut events, Duration::from_millis(300)).await;
-        assert_eq!(counts.keys().collect::<Vec<_>>(), [&(backend("fast"), MARK + 1)]);
+        assert_eq!(counts.keys().collect::<Vec<_>>(), [&(id("fast"), MARK + 1)]);
 
         probes.set(BTreeMap::new());
         while events.try_recv().is_ok() {}
@@ -207,8 +230,8 @@ fn probes_of_a_backend_never_overlap() {
         let (listener, target) = listener().await;
         let (sender, mut events) = unbounded_channel();
         let mut probes = Probes::start(sender);
-        let spec = ProbeSpec { interval: Duration::from_millis(50), ..http_spec(target) };
-        probes.set(BTreeMap::from([(backend("w1"), spec)]));
+        let spec = ProbeSpec { pace: every(50), ..http_spec(target) };
+        probes.set(BTreeMap::from([(id("w1"), Arc::new(spec))]));
         let mut open = Vec::new();
         for _ in 0..2 {
             open.push(listener.accept().await.unwrap());
@@ -222,13 +245,63 @@ fn probes_of_a_backend_never_overlap() {
 }
 
 #[test]
-fn jitter_differs_by_backend_and_round_and_stays_in_range() {
-    let fractions: Vec<_> = ["a", "b"]
+fn a_probe_is_repeated_faster_until_it_is_settled() {
+    within(|| async {
+        let (listener, target) = listener().await;
+        let (sender, mut events) = unbounded_channel();
+        let mut probes = Probes::start(sender);
+        let pace = Pace { fast: Duration::from_millis(20), rise: 3, fall: 4, ..every(60_000) };
+        let spec = Arc::new(ProbeSpec { pace, ..tcp_spec(target) });
+        probes.set(BTreeMap::from([(id("w1"), Arc::clone(&spec))]));
+        let counts = count(&mut events, Duration::from_millis(600)).await;
+        assert_eq!(counts[&(id("w1"), MARK)], 3, "then it is settled");
+
+        drop(listener);
+        let other = ProbeSpec { mark: Some(MARK + 1), ..(*spec).clone() };
+        probes.set(BTreeMap::from([(id("w1"), Arc::new(other))]));
+        let mut failures = 0;
+        while timeout(Duration::from_millis(500), events.recv()).await.is_ok() {
+            failures += 1;
+        }
+        assert_eq!(failures, 4);
+    });
+}
+
+#[test]
+fn chances_differ_by_probe_and_round_and_stay_in_range() {
+    let chances: Vec<_> = ["a", "b"]
         .into_iter()
-        .flat_map(|name| (0..1000).map(move |round| fraction(&backend(name), round)))
+        .flat_map(|name| (0..1000).map(move |round| chance(&id(name), round)))
         .collect();
-    assert!(fractions.iter().all(|fraction| (0.0..=1.0).contains(fraction)));
-    let mean = fractions.iter().sum::<f64>() / 2000.0;
+    assert!(chances.iter().all(|chance| (0.0..=1.0).contains(chance)));
+    let mean = chances.iter().sum::<f64>() / 2000.0;
     assert!((0.45..0.55).contains(&mean), "{mean}");
-    assert_ne!(fractions[0], fractions[1000]);
+    assert_ne!(chances[0], chances[1000]);
+}
+
+/// Asks an agent that sends these bytes and closes.
+async fn agent(bytes: &'static [u8]) -> Result<String, ProbeFailure> {
+    let (listener, target) = listener().await;
+    let server = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+    };
+    let spec = ProbeSpec { mark: None, kind: ProbeKind::Agent, ..tcp_spec(target) };
+    tokio::join!(once(&spec), server).0
+}
+
+#[test]
+fn an_agent_says_one_line() {
+    within(|| async {
+        for (bytes, line) in
+            [(&b"75%\n"[..], "75%"), (b"drain #late\r\nmaint\n", "drain #late"), (b"up", "up"), (b"", "")]
+        {
+            assert_eq!(agent(bytes).await, Ok(line.to_owned()));
+        }
+        let (listener, target) = listener().await;
+        let spec = ProbeSpec { mark: None, kind: ProbeKind::Agent, ..tcp_spec(target) };
+        assert_eq!(once(&spec).await, Err(ProbeFailure::NoAnswer { target, after: TIMEOUT }));
+        drop(listener);
+        assert_eq!(once(&spec).await, Err(ProbeFailure::Refused { target }));
+    });
 }

@@ -193,7 +193,7 @@ fn edit_of(desired: &Desired, (what, first, second, value): Numbers) -> Option<E
         3 => Edit::AddPool(PoolSpec {
             name: "new".into(),
             slots: (value & 1 != 0).then_some(251),
-            check: (value & 2 != 0).then(|| tcp("2s")),
+            check: (value & 2 != 0).then(|| Box::new(tcp("2s"))),
         }),
         4 if value & 1 != 0 => set_check(&pool_name()?, tcp("5s")),
         4 => set_check(
@@ -252,12 +252,12 @@ fn expected(mut desired: Desired, edit: &Edit) -> Desired {
         Edit::AddPool(spec) => {
             let mut pool = one_pool("");
             pool.slots = spec.slots.unwrap_or(pool.slots);
-            pool.check = spec.check.as_ref().and_then(check);
+            pool.check = spec.check.as_deref().and_then(check);
             desired.pools.push(pool);
         }
         Edit::SetPool { name, patch } => {
             let pool = desired.pools.iter_mut().find(|pool| pool.name.as_str() == name).unwrap();
-            pool.check = patch.check.as_ref().and_then(check);
+            pool.check = patch.check.as_deref().and_then(check);
         }
         Edit::DeletePool { name } => desired.pools.retain(|pool| pool.name.as_str() != name),
         Edit::AddBackend { pool, backend } => {
@@ -362,7 +362,7 @@ proptest! {
             Err(EditError::InUse { .. }) => {}
             Err(EditError::Invalid(errors))
                 if errors.iter().all(|error| {
-                    ["already", "has a TCP port", "server ID"].iter().any(|words| error.contains(words))
+                    ["already", " port to probe", "server ID"].iter().any(|words| error.contains(words))
                 }) => {}
             Err(error) => return Err(TestCaseError::fail(format!("{text}\n{change:?}\n{error}"))),
         }
