@@ -24,7 +24,7 @@ pub use slot::{SLOTS_PER_LINE, Slot, SlotLine};
 
 /// The version of every layout in this module. It is part of the pin path, so that two versions
 /// can stand beside each other during an upgrade.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Names: programs and maps, as they stand in the object and under the pin path.
 pub mod name {
@@ -180,6 +180,16 @@ pub struct Config {
     pub drop_events: u32,
     /// How many packets that were sent on a CPU tells of in one [`Window`].
     pub flow_events: u32,
+    /// What the programs that use these tables were loaded for, for who finds the tables. More than they can only for a
+    /// moment, less never while the tables need it.
+    pub features: Features,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl Config {
+    /// Which word of the record `features` is, and nothing else.
+    pub const FEATURES_WORD: usize = core::mem::offset_of!(Self, features) / 8;
 }
 
 /// Programs that packets are handed over to.
@@ -298,7 +308,8 @@ pub const PROBE_MARK: u32 = 0x1b00_0000;
 pub const PROBE_MARK_MASK: u32 = 0xff00_0000;
 
 const _: () = {
-    assert!(size_of::<Config>() == 40);
+    assert!(size_of::<Config>() == 48);
+    assert!(core::mem::offset_of!(Config, features) == 8 * Config::FEATURES_WORD);
     assert!(size_of::<ServiceKey>() == 24);
     assert!(size_of::<IndexEntry>() == 32);
     assert!(size_of::<Service>() == 64);

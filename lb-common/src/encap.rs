@@ -61,7 +61,7 @@ const fn outer4(backend: &Backend, standing: Standing, packet: &Packet, hash: u6
         u32::from_be_bytes([0, 0, DF[0], DF[1]]).to_be(),
         (ttl_protocol << 16 | check).to_be(),
         backend.outer_source.last_word() | spread.to_be(),
-        backend.outer_destination.last_word(),
+        backend.address.last_word(),
     ]
 }
 
@@ -74,7 +74,7 @@ const fn outer6(backend: &Backend, standing: Standing, packet: &Packet, hash: u6
     let length = (packet.length as u32 + standing.overhead()).wrapping_sub(40);
     let second = length << 16 | (protocol as u32) << 8 | OUTER_TTL as u32;
     let [source_high, source_low] = backend.outer_source.words();
-    let [destination_high, destination_low] = backend.outer_destination.words();
+    let [destination_high, destination_low] = backend.address.words();
     [
         ((first as u64) << 32 | second as u64).to_be(),
         source_high,
@@ -180,7 +180,7 @@ mod tests {
     fn the_checksum_is_right_for_every_flow_and_length() {
         let source = Addr::v4([172, 16, 0, 0]);
         let destination = Addr::v4([10, 9, 0, 12]);
-        let backend = Backend { outer_source: source, outer_destination: destination, ..Backend::default() };
+        let backend = Backend { outer_source: source, address: destination, ..Backend::default() };
         let standing = Standing::new(Encap::Ip4, 16, constant_sum(source, destination), 0);
         for hash in (0..200_000u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
             let header = ip4(&backend, standing, &packet((hash >> 40) as u16 & 0x3fff, hash as u8), hash);

@@ -124,10 +124,7 @@ impl Tables for Maps {
                     selector: (&raw const (*config).selector).read_volatile(),
                     seed: (&raw const (*config).seed).read_volatile(),
                     fragment_idle: (&raw const (*config).fragment_idle).read_volatile(),
-                    zero: 0,
-                    gue_port: 0,
-                    drop_events: 0,
-                    flow_events: 0,
+                    ..Config::default()
                 }
             },
             None => Config::default(),

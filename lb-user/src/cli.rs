@@ -13,6 +13,7 @@ pub mod render;
 pub mod run;
 mod server;
 mod service;
+mod status;
 mod trace;
 
 use std::{
@@ -69,10 +70,7 @@ enum Command {
     /// Check a configuration file; touches nothing
     Check(check::CheckOptions),
     /// Show the balancer as a whole: interfaces, configuration, services and backends
-    #[command(after_help = "Examples:
-  lb status
-  lb -j status")]
-    Status,
+    Status(status::StatusOptions),
     /// Show and change services: VIP, ports, and the pool they point at
     #[command(
         visible_alias = "svc",
@@ -146,7 +144,7 @@ pub fn main() -> ExitCode {
         Command::Trace(options) => cli.global.ask(&options.ask()),
         Command::Events(options) => options.run(&cli.global),
         Command::Capture(options) => options.run(&cli.global),
-        Command::Status => cli.global.ask(&Ask::of(Request::Status)),
+        Command::Status(options) => options.run(&cli.global),
         Command::Health => cli.global.ask(&Ask::of(Request::Health)),
         Command::Service { command } => cli.global.ask(&service::ask(command)),
         Command::Pool { command } => cli.global.ask(&pool::ask(command)),

@@ -6,6 +6,7 @@
 mod capture;
 mod checking;
 mod event;
+mod found;
 mod journal;
 mod leaving;
 mod requests;
@@ -31,6 +32,7 @@ use self::leaving::Leaving;
 use self::standing::{Member, Server, carried_over, reason_of, state_of};
 pub use self::{
     event::{Action, Applied, Event, Identity, Level, Token},
+    found::Tables,
     wanted::features,
 };
 use crate::{
@@ -115,6 +117,8 @@ pub struct Controller {
     dirty: bool,
     /// The tables arrived where they should be: the probes may follow.
     probes_follow: bool,
+    /// No packet meets the tables yet: nobody has flows by them that a change could hurt.
+    aside: bool,
 }
 
 /// An edit on its way into the file.
@@ -159,6 +163,7 @@ impl Controller {
             capture: None,
             dirty: true,
             probes_follow: false,
+            aside: false,
         }
     }
 
@@ -177,9 +182,15 @@ impl Controller {
         &self.desired
     }
 
-    /// Where the daemon is attached.
+    /// Where the daemon is attached: from now on packets meet the tables.
     pub fn set_interfaces(&mut self, interfaces: Vec<InterfaceView>) {
         self.interfaces = interfaces;
+        self.aside = false;
+    }
+
+    /// The tables are to be filled while an earlier daemon's programs forward by others, until [`Self::set_interfaces`].
+    pub fn fill_aside(&mut self) {
+        self.aside = true;
     }
 
     /// Takes in a batch of events that happened together, and says what is to be done about them.
@@ -277,7 +288,10 @@ impl Controller {
 
     /// Reads a configuration and sees whether the tables are large enough for it. Once it is in force it must stay
     /// possible to act on health and next hops, so one that does not fit is refused as a whole.
-    fn accept(&self, source: &Source) -> Result<Desired, Vec<String>> {
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn accept(&self, source: &Source) -> Result<Desired, Vec<String>> {
         let desired = config::parse(&source.text, &source.files).map_err(|errors| {
             errors.report(&self.config.path).lines().map(str::to_owned).collect::<Vec<_>>()
         })?;
@@ -311,8 +325,13 @@ impl Controller {
     }
 
     fn take_next_hop(&mut self, now: Duration, target: IpAddr, state: Result<NextHop, Unreachable>) {
+        let known = self.next_hops.get(&target);
         // One that is no longer asked for would never be told again.
-        if !self.resolving.contains(&target) || self.next_hops.get(&target) == Some(&state) {
+        if !self.resolving.contains(&target) || known == Some(&state) {
+            return;
+        }
+        // As long as a way is being looked for anew the known one is as good as any.
+        if matches!((known, &state), (Some(Ok(_)), Err(Unreachable::Resolving { .. }))) {
             return;
         }
         // A backend that does not even answer ARP is down or starting anew. Other reasons are not its own.

@@ -14,16 +14,16 @@
 //! One thread: the tasks take turns, and only this loop touches the controller and the kernel.
 
 mod lock;
+mod start;
 
 use std::{
     collections::HashMap,
     process,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use bytes::Bytes;
-use lb_common::abi::{Limits, Service};
 use tokio::{
     select,
     signal::unix::{SignalKind, signal},
@@ -34,11 +34,12 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
+use self::start::{Start, limits_for};
 use crate::{
     api::{InterfaceView, Response, State},
     cli::run::{PACKET_LOG, RunArgs},
     config,
-    controller::{self, Action, Applied, Controller, Event, Identity, Level, Token},
+    controller::{self, Action, Applied, Controller, Event, Level, Token},
     edge::{
         config_file::{ConfigFile, ConfigFileEvent},
         events::Events,
@@ -49,13 +50,16 @@ use crate::{
     },
     exit::{Exit, Failure},
     model::{
-        keys::Keys, layout, packet_event::PacketEvent, plan::Change, probe::ProbeOutcome, service::Desired,
+        packet_event::PacketEvent, plan::Change, probe::ProbeOutcome, service::XdpMode, source::Source,
         trace::trace, transition::FlowReading,
     },
 };
 
 /// How often counters are read and time passes for the controller.
 const BEAT: Duration = Duration::from_secs(1);
+
+/// How long an earlier daemon's programs may go on while it is not known of every backend whether it serves.
+const TAKE_OVER: Duration = Duration::from_secs(10);
 
 /// Runs the daemon until a signal stops it.
 ///
@@ -92,23 +96,23 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
         log_packets: tracing::enabled!(target: PACKET_LOG, tracing::Level::DEBUG),
         pins: args.pins.clone(),
     };
-    let mut kernel = Kernel::load(&options)?;
+    let mut start = Start::over(&options, started, &shown, (&source, desired.clone()))?;
     if options.log_packets {
-        follow_packet_log(&mut kernel);
+        follow_packet_log(&mut start.kernel);
     }
 
-    let mut daemon = Daemon::start(kernel, file, started, &shown)?;
-    daemon.handle(vec![Event::ConfigText(source)]).await;
-    let in_force = match daemon.controller.config_errors() {
-        [] => Ok(()),
-        errors => Err(failure(Exit::Config, errors.join("\n")).into()),
-    };
-    if let Err(error) = in_force.and_then(|()| daemon.attach(&interfaces, desired.settings.xdp)) {
+    let found = start.found;
+    let mut daemon = Daemon::start(start, file, started)?;
+    if let Err(error) = daemon.begin(found, source, (interfaces, desired.settings.xdp)).await {
         daemon.give_up();
         return Err(error);
     }
     let served = daemon.serve(socket).await;
-    daemon.stop(args.keep_forwarding && served.is_ok());
+    if daemon.take_over.is_some() {
+        daemon.give_up();
+    } else {
+        daemon.stop(args.keep_forwarding && served.is_ok());
+    }
     served
 }
 
@@ -116,32 +120,13 @@ fn failure(exit: Exit, message: String) -> Failure {
     Failure { exit, message }
 }
 
-/// Tables twice as large as the configuration needs now, and never smaller than the defaults: maps cannot grow.
-fn limits_for(desired: &Desired) -> Limits {
-    let default = Limits::DEFAULT;
-    let room = |needed: u64, least: u32| {
-        let wanted = u32::try_from((2 * needed).next_power_of_two()).unwrap_or(1 << 31);
-        wanted.max(least)
-    };
-    let keys = Keys::of(desired);
-    let listed: u64 = desired.acls.iter().map(|acl| acl.table.entries.len() as u64).sum();
-    let named =
-        desired.pools.iter().flat_map(|pool| &pool.backends).filter(|backend| backend.server_id.is_some());
-    let backends_of =
-        |pool| desired.pool(pool).map_or(0, |pool| u64::from(layout::capacity_for(pool.backends.len())));
-    let counters_of = |pool| backends_of(pool) + u64::from(Service::counters(0));
-    Limits {
-        index: room(3 * (keys.count() + named.count()) as u64, default.index),
-        services: room(desired.services.len() as u64, default.services),
-        slots: room(desired.pools.iter().map(|pool| u64::from(pool.slots)).sum(), default.slots),
-        backends: room(desired.pools.iter().map(|pool| backends_of(&pool.name)).sum(), default.backends),
-        counters: room(
-            desired.services.iter().map(|service| counters_of(&service.pool)).sum(),
-            default.counters,
-        ),
-        prefixes: room(2 * keys.prefixes.len() as u64 + listed, default.prefixes),
-        ..default
-    }
+/// Interfaces where an earlier daemon's programs forward by tables that are not gone on with. They do until the new
+/// tables are filled.
+struct TakeOver {
+    interfaces: Vec<String>,
+    mode: XdpMode,
+    /// Then at the latest.
+    deadline: Instant,
 }
 
 struct Daemon {
@@ -157,6 +142,7 @@ struct Daemon {
     _events: Events,
     next_token: Token,
     inbox: Inbox,
+    take_over: Option<TakeOver>,
 }
 
 /// Where the edges put what happened.
@@ -167,27 +153,15 @@ struct Inbox {
 }
 
 impl Daemon {
-    fn start(
-        mut kernel: Kernel,
-        file: ConfigFile,
-        started: Instant,
-        config_path: &str,
-    ) -> anyhow::Result<Self> {
+    fn start(start: Start, file: ConfigFile, started: Instant) -> anyhow::Result<Self> {
+        let Start { kernel, controller, .. } = start;
         let (neighbour_events, neighbours_inbox) = mpsc::unbounded_channel();
         let (outcomes, probes_inbox) = mpsc::unbounded_channel();
         // Small: what finds no room waits in the kernel's buffer.
         let (told, packets_inbox) = mpsc::channel(4);
-        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let identity = Identity {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: process::id(),
-            config_path: config_path.to_owned(),
-            epoch: since_epoch.saturating_sub(started.elapsed()),
-            ticks_per_second: kernel.ticks_per_second().context("cannot find out the kernel's clock")?,
-        };
         Ok(Self {
             started,
-            controller: Controller::new(started.elapsed(), kernel.limits(), identity),
+            controller,
             file,
             neighbours: Neighbours::start(neighbour_events).context("cannot open a netlink socket")?,
             probes: Probes::start(outcomes),
@@ -198,10 +172,65 @@ impl Daemon {
             next_token: 0,
             inbox: Inbox { neighbours: neighbours_inbox, probes: probes_inbox, packets: packets_inbox },
             kernel,
+            take_over: None,
         })
     }
 
-    fn attach(&mut self, interfaces: &[String], mode: crate::model::service::XdpMode) -> anyhow::Result<()> {
+    /// Brings the configuration into force and attaches, in the order that loses no packet.
+    async fn begin(
+        &mut self,
+        found: bool,
+        source: Source,
+        (interfaces, mode): (Vec<String>, XdpMode),
+    ) -> anyhow::Result<()> {
+        if found {
+            tracing::info!("going on with the tables of an earlier daemon");
+            // First: the programs that are there may not be able to do what the configuration asks for now, and should
+            // this fail nothing has changed.
+            self.attach(&interfaces, mode)?;
+        }
+        let is_aside = !found && !self.kernel.left_by_others()?.is_empty();
+        if is_aside {
+            self.controller.fill_aside();
+        }
+        self.handle(vec![Event::ConfigText(source)]).await;
+        if let errors @ [_, ..] = self.controller.config_errors() {
+            return Err(failure(Exit::Config, errors.join("\n")).into());
+        }
+        if found {
+            return Ok(());
+        }
+        if !is_aside {
+            return self.attach(&interfaces, mode);
+        }
+        self.kernel.attach_probes(&interfaces)?;
+        tracing::info!(
+            "an earlier daemon's programs forward until the new tables are filled, for {} s at most",
+            TAKE_OVER.as_secs()
+        );
+        self.take_over = Some(TakeOver { interfaces, mode, deadline: Instant::now() + TAKE_OVER });
+        Ok(())
+    }
+
+    /// Attaches in the place of an earlier daemon's programs as soon as it is known of every backend whether it serves.
+    fn take_over_when_ready(&mut self) -> anyhow::Result<()> {
+        let undecided = self.controller.undecided();
+        let Some(TakeOver { interfaces, mode, .. }) =
+            self.take_over.take_if(|waiting| undecided == 0 || Instant::now() >= waiting.deadline)
+        else {
+            return Ok(());
+        };
+        if undecided > 0 {
+            tracing::warn!(undecided, "taking over before every backend is known to be up or down");
+        }
+        let attached = self.attach(&interfaces, mode);
+        if attached.is_err() {
+            self.take_over = Some(TakeOver { interfaces, mode, deadline: Instant::now() });
+        }
+        attached
+    }
+
+    fn attach(&mut self, interfaces: &[String], mode: XdpMode) -> anyhow::Result<()> {
         let mut views = Vec::new();
         for (name, mode) in self.kernel.attach(interfaces, mode)? {
             let index = nix::net::if_::if_nametoindex(name.as_str()).unwrap_or(0);
@@ -212,6 +241,9 @@ impl Daemon {
         self.kernel.pin_maps()?;
         for interface in self.kernel.detach_others()? {
             tracing::info!(interface, "detached what an earlier daemon left here: not configured any more");
+        }
+        for version in self.kernel.remove_other_versions()? {
+            tracing::info!(version, "removed the tables of an earlier daemon of another version");
         }
         self.controller.set_interfaces(views);
         Ok(())
@@ -270,6 +302,7 @@ impl Daemon {
                 events.push(Event::Probe(outcome));
             }
             self.handle(events).await;
+            self.take_over_when_ready()?;
         }
         tracing::info!("stopping");
         watcher.abort();
@@ -442,57 +475,5 @@ fn follow_packet_log(kernel: &mut Kernel) {
             });
         }
         Err(error) => tracing::warn!(%error, "cannot read the programs' log"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::source::{Files, Source};
-
-    fn pools(count: u32, slots: u32, backends: u32) -> String {
-        let backend = |n: u32| {
-            format!("[[pool.backend]]\nname = \"b{n}\"\naddress = \"10.0.{}.{}\"\n", n >> 8, n & 255)
-        };
-        let backends: String = (1..=backends).map(backend).collect();
-        (0..count).map(|n| format!("[[pool]]\nname = \"p{n}\"\nslots = {slots}\n{backends}")).collect()
-    }
-
-    fn services(count: u32, pools: u32, ports: &str) -> String {
-        let service = |n: u32| {
-            let (vip, pool) = (format!("192.0.{}.{}", n >> 8, n & 255), n % pools);
-            format!(
-                "[[service]]\nname = \"s{n}\"\nvip = \"{vip}\"\nports = [\"{ports}\"]\npool = \"p{pool}\"\n"
-            )
-        };
-        (0..count).map(service).collect()
-    }
-
-    /// Everything may be exchanged at once: the old must stay until the new is there.
-    #[test]
-    fn tables_fit_the_configuration_twice() {
-        assert_eq!(limits_for(&Desired::default()), Limits::DEFAULT);
-        for text in [
-            pools(100, 65_537, 0),
-            pools(40, 11, 9) + &services(40, 40, "tcp/80"),
-            pools(1, 4099, 1500) + &services(30, 1, "tcp/80"),
-            pools(1, 11, 1) + &services(5000, 1, "udp/53"),
-            pools(1, 11, 1) + &services(2, 1, "tcp/1-40000"),
-        ] {
-            let limits = limits_for(&config::parse(&text, &Files::new()).unwrap());
-            let identity = Identity { pid: 1, ticks_per_second: 250, ..Identity::default() };
-            let mut controller = Controller::new(Duration::ZERO, limits, identity);
-            for text in [&text, &text.replace("= \"p", "= \"q").replace("name = \"s", "name = \"t")] {
-                let actions =
-                    controller.handle(Duration::ZERO, [Event::ConfigText(Source::of(text.clone()))]);
-                assert_eq!(controller.config_errors(), [""; 0], "{limits:?}");
-                for action in actions {
-                    if let Action::Apply(changes) = action {
-                        let applied = Applied { done: changes.len(), error: None };
-                        controller.handle(Duration::ZERO, [Event::Applied(applied)]);
-                    }
-                }
-            }
-        }
     }
 }

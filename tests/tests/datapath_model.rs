@@ -188,9 +188,9 @@ fn one_wrong_bit_in_the_kernel_is_noticed() {
             (
                 "the outer destination",
                 broken(2, &|b| {
-                    let mut octets = b.outer_destination.octets();
+                    let mut octets = b.address.octets();
                     octets[15] ^= 1;
-                    b.outer_destination = Addr::v6(octets);
+                    b.address = Addr::v6(octets);
                 }),
             ),
             ("a key's port", index(IndexEntry { tail: entry.1.tail ^ 1, ..*entry.1 })),

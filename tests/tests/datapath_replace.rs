@@ -200,13 +200,13 @@ fn no_packet_is_lost_while_programs_are_replaced() {
         ensure!(counted == sent, "{counted} of {sent} packets counted");
         let back = received("third")? - received_before;
         ensure!(back == sent, "{back} of {sent} packets came back");
-        let pins: Vec<String> = fs::read_dir(options.pins.join("v1"))?
+        let pins: Vec<String> = fs::read_dir(options.pins.join("v2"))?
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
             .collect::<std::io::Result<_>>()?;
         ensure!(pins.iter().all(|pin| !pin.contains("next")), "left over: {pins:?}");
 
         // A link that cannot be had: the programs stay as they are, and say so.
-        fs::remove_file(options.pins.join("v1/link-egress"))?;
+        fs::remove_file(options.pins.join("link-egress"))?;
         let refused = rig.corrupt(&Change::Features(Features::ALL)).expect_err("there is no link to replace");
         let said = format!("{refused:#}");
         ensure!(said.contains("egress") && said.contains("goes on"), "{said}");

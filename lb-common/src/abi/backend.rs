@@ -76,8 +76,9 @@ pub struct Backend {
     pub standing: u64,
     /// Source of the outer header; its [`Standing::spread_bits`] low bits are zero.
     pub outer_source: Addr,
-    /// Destination of the outer header: the backend's own address.
-    pub outer_destination: Addr,
+    /// The backend's own address: the destination of the outer header. Packets to one without do not need it; who finds
+    /// the tables does, to tell whose record it is.
+    pub address: Addr,
     /// UDP port that GUE packets go to, host byte order; 0 for others.
     pub gue_port: u64,
 }

@@ -38,6 +38,12 @@ impl ServiceKey {
         Self { vip: Addr::from_words([0, number as u64]), port, protocol, used: 2, pad: 0 }
     }
 
+    /// The number of the prefix, of a key [`Self::of_prefix`].
+    pub const fn prefix_number(&self) -> Option<u32> {
+        let [_, number] = self.vip.words();
+        if self.used == Self::of_prefix(0, 0, 0).used { Some(number as u32) } else { None }
+    }
+
     /// The key that a pool's backend has by its QUIC server ID: `id` as [`Quic::server_id`] reads it. The pool is named
     /// by its first slot. Its entry of the index has the backend's index in place of a service's number.
     #[inline(always)]
@@ -211,6 +217,11 @@ impl Quic {
     /// Server IDs of `length` bytes, 1 to 8, in connection IDs whose first `rotation_bits` bits are `config`.
     pub const fn new(length: u8, rotation_bits: u8, config: u8) -> Self {
         Self(length as u32 | (rotation_bits as u32) << 8 | (config as u32) << 16)
+    }
+
+    /// Length of a server ID in bytes; 0 for a service without.
+    pub const fn length(self) -> u8 {
+        self.0 as u8
     }
 
     /// The server ID of a packet's connection ID, if it has one of this kind: `head` and `id` as a

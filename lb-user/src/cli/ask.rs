@@ -112,7 +112,7 @@ pub(super) fn on_runtime(command: impl Future<Output = anyhow::Result<()>>) -> a
         .block_on(command)
 }
 
-fn json(answer: &impl serde::Serialize) -> anyhow::Result<String> {
+pub(super) fn json(answer: &impl serde::Serialize) -> anyhow::Result<String> {
     let text = serde_json::to_string_pretty(answer).context("cannot turn the answer into JSON")?;
     Ok(text + "\n")
 }

@@ -34,6 +34,10 @@ pub(super) struct Leaving {
 }
 
 impl Leaving {
+    pub(super) fn new(server: Server, known: Known) -> Self {
+        Self { server, known, seen: false }
+    }
+
     /// What its probes are called: its name may be another's by now.
     pub(super) fn id(&self) -> BackendId {
         let Backend { address, via, .. } = &self.known.backend;
@@ -79,7 +83,7 @@ impl Controller {
                 let backend = known.backend.clone();
                 let checked = pool.check.is_some();
                 let member = carried_over(now, Some(known), (pool, &backend));
-                self.leaving.push(Leaving { server, known: Known { backend, checked, member }, seen: false });
+                self.leaving.push(Leaving::new(server, Known { backend, checked, member }));
             }
         }
     }
@@ -171,7 +175,7 @@ impl Controller {
             let idle = services.map(longest_idle).max().unwrap_or_default();
             let patience = Patience { idle, longest: self.desired.settings.transition_max };
             let hz = self.identity.ticks_per_second;
-            let summary = self.watch.look(now, &self.installed, place, reading, hz, patience);
+            let summary = self.watch.look(now, &self.installed, (&self.layout, place), reading, hz, patience);
             settled.extend(&summary.settled);
             self.transitions.insert(pool.name.clone(), summary);
         }

@@ -4,6 +4,7 @@ mod counters;
 mod edits;
 mod events;
 mod features;
+mod found;
 mod leaving;
 mod properties;
 mod simulation;

@@ -130,7 +130,8 @@ impl Controller {
         PoolTarget {
             name: pool.name.clone(),
             slots: pool.slots,
-            is_tracked: desired.services_of(&pool.name).any(|service| service.flows.tcp != Tracking::Never),
+            is_tracked: !self.aside
+                && desired.services_of(&pool.name).any(|service| service.flows.tcp != Tracking::Never),
             members: pool.backends.iter().map(member).chain(leaving).collect(),
         }
     }

@@ -1,6 +1,7 @@
 //! The kernel edge: loads the programs, makes the maps, attaches, and carries out changes. It decides nothing.
 
 mod attach;
+mod found;
 pub mod mapped;
 pub mod pins;
 mod programs;
@@ -8,6 +9,7 @@ mod read;
 pub mod server;
 
 use std::{
+    collections::BTreeMap,
     io,
     os::fd::{AsFd, BorrowedFd},
     path::PathBuf,
@@ -17,7 +19,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{DevMap, LpmTrie, Map, MapData, MapError, RingBuf, lpm_trie::Key},
-    programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
+    programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp, tc::SchedClassifierLink},
     util::nr_cpus,
 };
 use lb_common::{
@@ -29,11 +31,14 @@ use lb_common::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-pub use self::attach::Withdrawn;
 use self::{
     attach::Attached,
     mapped::MappedArray,
     programs::{PacketPath, SharedMaps, refusal},
+};
+pub use self::{
+    attach::Withdrawn,
+    found::{Found, Left, Unusable, left},
 };
 use crate::model::{plan::Change, traffic::Counters};
 
@@ -99,6 +104,20 @@ pub enum KernelError {
         #[source]
         source: Box<ProgramError>,
     },
+    /// The tables that a newer daemon pinned.
+    #[error(
+        "a newer lb (tables of version {version}, this one makes version {ABI_VERSION}) has its maps pinned under {path}, \
+         and its programs may be forwarding: run that one, or end its forwarding first (stop it, or remove {path})"
+    )]
+    Newer {
+        /// Their version.
+        version: u32,
+        /// Where.
+        path: PathBuf,
+    },
+    /// The maps that an earlier daemon pinned cannot be gone on with.
+    #[error(transparent)]
+    Unusable(#[from] Unusable),
     /// Pins cannot be made or removed.
     #[error(transparent)]
     Pins(#[from] pins::PinsError),
@@ -152,6 +171,10 @@ pub struct Kernel {
     pins: (PathBuf, PathBuf),
     /// Whether the maps are pinned there.
     pinned: bool,
+    /// Whether the maps are those of an earlier daemon.
+    found: bool,
+    /// The probes' steering, by interface. It detaches when this is dropped.
+    probes: BTreeMap<String, SchedClassifierLink>,
     attached: Vec<Attached>,
 }
 
@@ -176,6 +199,22 @@ impl Kernel {
     /// # Errors
     /// See [`KernelError`].
     pub fn load(options: &LoadOptions) -> Result<Self, KernelError> {
+        Self::make(options.clone(), None)
+    }
+
+    /// Loads the programs over the maps of an earlier daemon. They are able to do what is wanted and what that daemon's
+    /// were.
+    ///
+    /// # Errors
+    /// See [`KernelError`].
+    pub fn load_over(options: &LoadOptions, found: &Found) -> Result<Self, KernelError> {
+        let (limits, features) = (found.limits, options.features.with(found.features));
+        // The daemon before may have been killed between two steps of a plan: what began before is done with.
+        settle();
+        Self::make(LoadOptions { limits, features, ..options.clone() }, Some(found))
+    }
+
+    fn make(options: LoadOptions, found: Option<&Found>) -> Result<Self, KernelError> {
         let limits = options.limits;
         let cpus = nr_cpus().map_err(|(_, source)| KernelError::Map { map: name::COUNTERS, source })?;
         let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
@@ -195,13 +234,17 @@ impl Kernel {
             .override_global(name::COUNTERS_PER_CPU, &limits.counters, true)
             .override_global(name::LIMITER_MASK, &(limits.limiters - 1), true)
             .override_global(name::FLOW_MASK, &(limits.flow_buckets - 1), true)
-            .override_global(aya_log::LEVEL, &log_level(options), true)
+            .override_global(aya_log::LEVEL, &log_level(&options), true)
             .load(OBJECT)
             .map_err(|error| KernelError::Load(Box::new(error)))?;
+        if let Some(found) = found {
+            found.check(&ebpf, &pins::of_version(&options.pins, ABI_VERSION))?;
+            SharedMaps::found(found)?.take_places(&ebpf)?;
+        }
         classifier(&mut ebpf, name::PROBE)?.load().map_err(|error| refused(name::PROBE, &error))?;
         xdp(&mut ebpf, name::CLOCK)?.load().map_err(|error| refused(name::CLOCK, &error))?;
         let shared = SharedMaps::of(&ebpf)?;
-        let path = PacketPath::load(options, options.features, &shared)?;
+        let path = PacketPath::load(&options, options.features, &shared)?;
         let tables = MappedTables {
             config: mapped(&ebpf, name::CONFIG, 1)?,
             index: mapped(&ebpf, name::INDEX, 2 * limits.index)?,
@@ -216,17 +259,19 @@ impl Kernel {
             counters: mapped(&ebpf, name::COUNTERS, cpus * limits.counters)?,
             reasons: mapped(&ebpf, name::REASONS, cpus * Reason::COUNT)?,
         };
-        let pins = (options.pins.clone(), options.pins.join(format!("v{ABI_VERSION}")));
+        let pins = (options.pins.clone(), pins::of_version(&options.pins, ABI_VERSION));
         Ok(Self {
             ebpf,
             shared,
             path,
             stale: Vec::new(),
             tables,
-            options: options.clone(),
+            options,
             cpus,
             pins,
             pinned: false,
+            found: found.is_some(),
+            probes: BTreeMap::new(),
             attached: Vec::new(),
         })
     }
@@ -361,13 +406,20 @@ impl Kernel {
     /// Replaces the programs by ones that have these features, over the same maps.
     fn specialise(&mut self, features: Features) -> Result<(), KernelError> {
         if self.path.features() == features {
+            self.tell_features(features);
             return Ok(());
         }
         let start = Instant::now();
         let next = PacketPath::load(&self.options, features, &self.shared)?;
         self.replace(next)?;
+        self.tell_features(features);
         tracing::debug!(?features, took = ?start.elapsed(), "programs replaced");
         Ok(())
+    }
+
+    /// For who finds the tables.
+    fn tell_features(&self, features: Features) {
+        self.tables.config.store_word(0, Config::FEATURES_WORD, u64::from(features.0));
     }
 
     fn change_prefixes(&mut self, set: &[(PrefixKey, u32)], remove: &[PrefixKey]) -> Result<(), KernelError> {

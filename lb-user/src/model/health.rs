@@ -166,6 +166,11 @@ impl Health {
         }
     }
 
+    /// Whether its checks have not said yet whether it can serve.
+    pub fn is_new(&self) -> bool {
+        self.phase == Phase::New
+    }
+
     /// Whether the backend can serve.
     pub fn is_up(&self) -> bool {
         matches!(self.phase, Phase::Unchecked | Phase::Up)

@@ -4,6 +4,7 @@
 //! becomes free again when a plan has been carried out whole ([`Layout::release`]). A layout that turns out too small
 //! is no layout: [`Layout::placed`] makes a new one and leaves the old one as it is.
 
+mod found;
 mod runs;
 
 use std::{
@@ -17,8 +18,8 @@ use lb_common::{
     addr::Addr,
 };
 
-pub use self::runs::Full;
 use self::runs::Runs;
+pub use self::{found::Incoherent, runs::Full};
 use super::{
     plan::{ListTarget, Outer, PoolTarget, Target},
     service::{Name, Via},
@@ -69,8 +70,6 @@ pub struct PoolPlace {
     pub capacity: u32,
     /// Numbers of the pool's backends.
     pub numbers: BTreeMap<Identity, u16>,
-    /// By number: tells a backend from who had the number before, so that no flow of the one is taken for the other's.
-    epochs: Vec<u8>,
     /// Whether the run of slots was another pool's or nobody's: what stands in it says nothing about this pool.
     pub is_fresh: bool,
     /// Numbers not in use, the one given up longest ago first: a number must not soon mean another backend.
@@ -84,11 +83,6 @@ impl PoolPlace {
         self.numbers.get(backend).map(|&number| self.backend_base + u32::from(number))
     }
 
-    /// The epoch of who has a number.
-    pub fn epoch(&self, number: u16) -> u8 {
-        self.epochs.get(usize::from(number)).copied().unwrap_or(0)
-    }
-
     /// How many numbers must come to those there are for every backend to have one.
     fn missing(&self, wanted: &BTreeSet<Identity>) -> u32 {
         let new = wanted.iter().filter(|identity| !self.numbers.contains_key(identity)).count();
@@ -96,20 +90,19 @@ impl PoolPlace {
     }
 
     /// Takes more numbers, up to `capacity`, whose places nobody has.
-    fn grow(&mut self, capacity: u32, epoch: u8) {
+    fn grow(&mut self, capacity: u32) {
         let end = u16::try_from(capacity).unwrap_or(Slot::MAX_BACKENDS);
         self.free.extend(u16::try_from(self.capacity).unwrap_or(end)..end);
-        self.epochs.resize(capacity as usize, epoch);
         self.capacity = capacity;
     }
 
     /// Gives every backend its number, and retires the numbers of others. `None`, and nothing is changed, if more are
-    /// needed than are free.
-    fn number(&mut self, wanted: &BTreeSet<Identity>) -> Option<()> {
+    /// needed than are free. `epochs` are those of all places in the table of backends.
+    fn number(&mut self, wanted: &BTreeSet<Identity>, epochs: &mut [u8]) -> Option<()> {
         if self.missing(wanted) > 0 {
             return None;
         }
-        let Self { numbers, retired, free, epochs, .. } = self;
+        let Self { numbers, retired, free, backend_base, .. } = self;
         numbers.retain(|identity, number| {
             let stays = wanted.contains(identity);
             if !stays {
@@ -120,7 +113,7 @@ impl PoolPlace {
         for &identity in wanted {
             if let Entry::Vacant(place) = numbers.entry(identity) {
                 let number = free.pop_front()?;
-                let epoch = epochs.get_mut(usize::from(number))?;
+                let epoch = epochs.get_mut(*backend_base as usize + usize::from(number))?;
                 *epoch = epoch.wrapping_add(1);
                 place.insert(number);
             }
@@ -151,8 +144,10 @@ pub struct Layout {
     service_numbers: Runs,
     pools: BTreeMap<Name, PoolPlace>,
     services: BTreeMap<Name, ServicePlace>,
+    /// By place in the table of backends: tells a backend from who had the place before, so that no flow of the one is
+    /// taken for the other's.
+    epochs: Vec<u8>,
     port_numbers: Runs,
-    next_epoch: u8,
     /// Port numbers.
     ports: BTreeMap<Port, u32>,
     list_numbers: Runs,
@@ -170,8 +165,8 @@ impl Layout {
             service_numbers: Runs::new("services", limits.services),
             pools: BTreeMap::new(),
             services: BTreeMap::new(),
+            epochs: vec![0; limits.backends as usize],
             port_numbers: Runs::new("interfaces", MAX_PORTS),
-            next_epoch: 0,
             ports: BTreeMap::new(),
             list_numbers: Runs::new("lists of sources", limits.prefixes),
             lists: BTreeMap::new(),
@@ -202,6 +197,11 @@ impl Layout {
     /// earlier owner must be known, or it would seem to be the next one's.
     pub fn counters_end(&self) -> u32 {
         self.counters.peak
+    }
+
+    /// The epoch of who has a place in the table of backends.
+    pub fn epoch(&self, index: u32) -> u8 {
+        self.epochs.get(index as usize).copied().unwrap_or(0)
     }
 
     /// Number and interface of every port that backends are reached through.
@@ -304,11 +304,10 @@ impl Layout {
                 let least = (place.capacity + missing).next_power_of_two().min(u32::from(Slot::MAX_BACKENDS));
                 let capacity = capacity_for(wanted.len()).max(least);
                 if self.backends.extend(place.backend_base, capacity) {
-                    place.grow(capacity, self.next_epoch);
-                    self.next_epoch = self.next_epoch.wrapping_add(16);
+                    place.grow(capacity);
                 }
             }
-            if place.number(&wanted).is_some() {
+            if place.number(&wanted, &mut self.epochs).is_some() {
                 return Ok(());
             }
         }
@@ -319,15 +318,16 @@ impl Layout {
             backend_base: self.backends.take_apart(capacity)?,
             capacity,
             numbers: BTreeMap::new(),
-            epochs: vec![self.next_epoch; capacity as usize],
             is_fresh: true,
             free: (0..u16::try_from(capacity).unwrap_or(Slot::MAX_BACKENDS)).collect(),
             retired: Vec::new(),
         };
-        // Another pool may have had these numbers before.
-        self.next_epoch = self.next_epoch.wrapping_add(16);
         let needed = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
-        place.number(&wanted).ok_or(Full { what: "backends in one pool", needed, capacity })?;
+        place.number(&wanted, &mut self.epochs).ok_or(Full {
+            what: "backends in one pool",
+            needed,
+            capacity,
+        })?;
         if let Some(old) = self.pools.insert(target.name.clone(), place) {
             self.retire_pool(&old);
         }

@@ -5,7 +5,7 @@ use std::{cell::Cell, collections::BTreeMap};
 use lb_common::{
     abi::{
         Backend, CaptureFilter, Config, Features, IndexEntry, Limits, MAX_PORTS, Note, Port, PrefixKey,
-        Service, Slot, Window,
+        Selector, Service, Slot, Window,
     },
     addr::Addr,
     tables::Tables,
@@ -74,6 +74,20 @@ impl Memory {
         }
     }
 
+    /// The copy of the index that packets are looked up in.
+    pub fn live_index(&self) -> impl Iterator<Item = &IndexEntry> {
+        let Selector { copy, bits, .. } = Selector::from_word(self.config.selector);
+        let capacity = self.limits.index as usize;
+        let length = capacity.min(1 << bits);
+        self.index.iter().skip(copy as usize * capacity).take(length).filter(|entry| entry.tail != 0)
+    }
+
+    /// What the table of prefixes has of one list.
+    pub fn list(&self, list: u32) -> impl Iterator<Item = (PrefixKey, u32)> {
+        // Keys are ordered by their bits first.
+        self.prefixes.iter().filter(move |(key, _)| key.list == list).map(|(key, value)| (*key, *value))
+    }
+
     /// Everything may be done at any rate.
     pub const fn unlimited() -> [Cell<u32>; Window::COUNT as usize] {
         [const { Cell::new(u32::MAX) }; Window::COUNT as usize]
@@ -100,7 +114,10 @@ impl Memory {
     /// If the change is outside the tables: plans are made for these limits.
     pub fn apply(&mut self, change: &Change) {
         match change {
-            Change::Features(features) => self.features = *features,
+            Change::Features(features) => {
+                self.features = *features;
+                self.config.features = *features;
+            }
             Change::Capture(filter) => self.capture = **filter,
             Change::Port { number, port } => self.ports[*number as usize] = *port,
             Change::Backend { index, backend } => self.backends[*index as usize] = **backend,

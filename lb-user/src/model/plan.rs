@@ -15,8 +15,8 @@ use std::{
 
 use lb_common::{
     abi::{
-        Admission, Backend, CaptureFilter, Config, Encap, Features, Hop, IndexEntry, Port, PrefixKey, Quic,
-        Rate, Selector, Service, ServiceKey, Slot, Standing,
+        Admission, Backend, CaptureFilter, Config, Features, Hop, IndexEntry, Port, PrefixKey, Quic, Rate,
+        Selector, Service, ServiceKey, Slot, Standing,
     },
     addr::Addr,
     encap,
@@ -134,6 +134,15 @@ pub struct ListTarget {
     pub name: Name,
     /// Prefixes, their bits in the 128 of an [`Addr`], and what becomes of who comes from there.
     pub entries: Vec<(Addr, u32, Admission)>,
+}
+
+impl ListTarget {
+    /// What the table of prefixes has of it under this number.
+    pub fn keys(&self, number: u32) -> impl Iterator<Item = (PrefixKey, u32)> {
+        let entries = self.entries.iter();
+        entries
+            .map(move |&(address, bits, admission)| (PrefixKey::new(number, address, bits), admission as u32))
+    }
 }
 
 impl Target {
@@ -279,7 +288,7 @@ pub fn plan(
             let (Some(&number), Some(hop)) = (place.numbers.get(&identity), &member.hop) else { continue };
             let Some(hop) = hop_of(layout, hop) else { continue };
             let index = place.backend_base + u32::from(number);
-            change_backend(memory, index, record(&identity, place.epoch(number), member, hop), &mut changes);
+            change_backend(memory, index, record(&identity, layout.epoch(index), member, hop), &mut changes);
             backends.insert(index);
             if member.keeps {
                 keeping.insert(number);
@@ -302,7 +311,7 @@ pub fn plan(
             changes.push(Change::Service { number: service.number, service: service.record });
         }
     }
-    switch(memory, layout, target, &mut changes)?;
+    switch(memory, layout, target, both, &mut changes)?;
     if !late.is_empty() {
         changes.push(Change::Settle);
         changes.extend(late);
@@ -326,21 +335,11 @@ fn change_lists(memory: &Memory, layout: &Layout, target: &Target, changes: &mut
     change_list(memory, PrefixKey::OWN, &own, changes);
     for (number, list) in layout.lists() {
         // A list never changes: if it has as many entries as it should, they are the ones.
-        if list_of(memory, number).count() != list.entries.len() {
-            let wanted: Vec<(PrefixKey, u32)> = list
-                .entries
-                .iter()
-                .map(|&(address, bits, admission)| (PrefixKey::new(number, address, bits), admission as u32))
-                .collect();
+        if memory.list(number).count() != list.entries.len() {
+            let wanted: Vec<(PrefixKey, u32)> = list.keys(number).collect();
             change_list(memory, number, &wanted, changes);
         }
     }
-}
-
-/// What the table has of one list.
-fn list_of(memory: &Memory, list: u32) -> impl Iterator<Item = (PrefixKey, u32)> {
-    // Keys are ordered by their bits first.
-    memory.prefixes.iter().filter(move |(key, _)| key.list == list).map(|(key, value)| (*key, *value))
 }
 
 fn change_list(memory: &Memory, list: u32, wanted: &[(PrefixKey, u32)], changes: &mut Vec<Change>) {
@@ -348,7 +347,7 @@ fn change_list(memory: &Memory, list: u32, wanted: &[(PrefixKey, u32)], changes:
     let set: Vec<(PrefixKey, u32)> =
         wanted.iter().filter(|(key, value)| memory.prefixes.get(key) != Some(value)).copied().collect();
     let remove: Vec<PrefixKey> =
-        list_of(memory, list).map(|(key, _)| key).filter(|key| !names.contains(key)).collect();
+        memory.list(list).map(|(key, _)| key).filter(|key| !names.contains(key)).collect();
     if !set.is_empty() || !remove.is_empty() {
         changes.push(Change::Prefixes { set, remove });
     }
@@ -449,11 +448,13 @@ pub fn index(layout: &Layout, target: &Target, capacity: u32) -> Result<Index, I
     Index::build(&services.chain(servers).collect::<Vec<_>>(), capacity)
 }
 
-/// Builds the index anew beside the live one, and switches, if keys or the seed differ.
+/// Builds the index anew beside the live one, and switches, if keys or the seed differ. The programs have these
+/// `features` at that step.
 fn switch(
     memory: &Memory,
     layout: &Layout,
     target: &Target,
+    features: Features,
     changes: &mut Vec<Change>,
 ) -> Result<(), IndexError> {
     let live = Selector::from_word(memory.config.selector);
@@ -463,6 +464,7 @@ fn switch(
         gue_port: u64::from(target.outer.gue_port),
         drop_events: target.drop_events,
         flow_events: target.flow_events,
+        features,
         ..memory.config
     };
     let built = index(layout, target, memory.limits.index)?;
@@ -473,7 +475,7 @@ fn switch(
     };
     let same_prefixes = {
         let wanted: BTreeMap<PrefixKey, u32> = prefixes(live.copy).into_iter().collect();
-        list_of(memory, live.copy).collect::<BTreeMap<_, _>>() == wanted
+        memory.list(live.copy).collect::<BTreeMap<_, _>>() == wanted
     };
     let unchanged = same_prefixes
         && built.bits == live.bits
@@ -565,7 +567,7 @@ fn record(identity: &Identity, epoch: u8, member: &MemberTarget, hop: Hop) -> Ba
         hop: hop.to_words(),
         standing: standing.taking(member.keeps, member.weight > 0).to_word(),
         outer_source: identity.outer_source,
-        outer_destination: if identity.encap == Encap::L2 { Addr::NONE } else { destination },
+        address: destination,
         gue_port: u64::from(identity.gue_port),
     }
 }

@@ -57,6 +57,11 @@ impl ServerId {
         self.length
     }
 
+    /// The ID of so many octets that the packet path reads as this; `None` if there is none of that length.
+    pub fn of_key(key: u64, length: u8) -> Option<Self> {
+        (1..=MAX_SERVER_ID).contains(&length).then(|| Self { octets: key.to_le_bytes(), length })
+    }
+
     /// As the packet path reads it: see [`abi::Quic::server_id`].
     pub const fn key(self) -> u64 {
         u64::from_le_bytes(self.octets)

@@ -10,7 +10,11 @@ use lb_common::{
     select, track,
 };
 
-use super::{layout::PoolPlace, memory::Memory, plan::Change};
+use super::{
+    layout::{Layout, PoolPlace},
+    memory::Memory,
+    plan::Change,
+};
 
 /// How a pool's transitions end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +56,12 @@ pub struct FlowReading {
 pub struct Watch(BTreeMap<u32, Duration>);
 
 impl Watch {
+    /// Tables that were found: their transitions are watched from now on, however old they are.
+    pub fn found(now: Duration, memory: &Memory) -> Self {
+        let slots = (0u32..).zip(&memory.slots);
+        Self(slots.filter(|(_, slot)| slot.in_transition()).map(|(at, _)| (at, now)).collect())
+    }
+
     /// A change was carried out. A slot that leaves the transition and enters another is watched anew, however
     /// short the moment between.
     pub fn follow(&mut self, now: Duration, change: &Change) {
@@ -70,7 +80,7 @@ impl Watch {
         &self,
         now: Duration,
         memory: &Memory,
-        place: &PoolPlace,
+        (layout, place): (&Layout, &PoolPlace),
         reading: &FlowReading,
         ticks_per_second: u32,
         patience: Patience,
@@ -87,7 +97,7 @@ impl Watch {
             let (true, Ok(number)) = (number < place.capacity && age <= idle, u16::try_from(number)) else {
                 continue;
             };
-            if place.epoch(number) != flow.epoch() {
+            if layout.epoch(flow.backend()) != flow.epoch() {
                 continue;
             }
             summary.remembered += 1;

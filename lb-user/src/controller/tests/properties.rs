@@ -12,7 +12,10 @@ use super::{
     Unreachable,
     world::{World, behind, no_mac, on_link},
 };
-use crate::api::{BackendPatch, Edit};
+use crate::{
+    api::{BackendPatch, Edit},
+    config,
+};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -27,6 +30,8 @@ enum Step {
     Hold,
     Finish,
     Weight(u8, u16),
+    /// The daemon is killed and another one starts.
+    Restart,
 }
 
 fn steps() -> impl Strategy<Value = Step> {
@@ -40,6 +45,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => prop::option::of(0usize..8).prop_map(Step::Failing),
         1 => Just(Step::Hold),
         2 => Just(Step::Finish),
+        2 => Just(Step::Restart),
         1 => (0u8..6, 0u16..3).prop_map(|(backend, weight)| Step::Weight(backend, weight)),
     ]
 }
@@ -111,6 +117,9 @@ fn take(world: &mut World, step: Step) {
         Step::Failing(at) => world.plan_fails_at = at,
         Step::Hold => world.plans_wait = true,
         Step::Finish => world.finish(),
+        // With a file that is no configuration none starts.
+        Step::Restart if config::parse(&world.file, &world.files).is_err() => {}
+        Step::Restart => world.restart(),
         Step::Weight(backend, weight) => {
             let patch = BackendPatch { weight: Some(weight), ..BackendPatch::default() };
             world.edit(Edit::SetBackend { pool: "p0".to_owned(), name: format!("b{backend}"), patch });

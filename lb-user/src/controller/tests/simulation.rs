@@ -4,7 +4,7 @@
 //! changed yet still name it, may lose it again.
 //!
 //! Connections open, send, fall silent and close, while backends are added, removed, drained, enabled, renamed, given
-//! other weights, fail and return, several of these within a second. Packets are sent between the steps of every plan.
+//! other weights, fail and return, and the daemon is killed and another goes on, several of these within a second. Packets are sent between the steps of every plan.
 //! Time is virtual. Each course follows from its seed: `LB_SEED=7 cargo test -p lb-user --lib simulation` repeats one,
 //! and `LB_SEEDS=500` runs as many.
 
@@ -265,7 +265,11 @@ impl Simulation {
     fn change(&mut self) {
         let server = 1 + self.random.below(self.wanted.len() as u64) as u8;
         let wanted = &mut self.wanted[usize::from(server) - 1];
-        match self.random.below(12) {
+        match self.random.below(13) {
+            12 => {
+                self.restart();
+                return;
+            }
             0..=2 => wanted.present ^= true,
             3..=5 => wanted.drained ^= true,
             6 | 7 => wanted.weight = [0, 1, 50, 100][self.random.below(4) as usize],
@@ -295,6 +299,19 @@ impl Simulation {
             }
         }
         self.configure();
+    }
+
+    /// The daemon is killed, in the middle of a plan or not, and another one goes on. If there was nothing to do there is
+    /// nothing to do now.
+    fn restart(&mut self) {
+        let idle = self.world.plan_fails_at.is_none() && self.world.waits_for_nothing();
+        let steps = self.world.steps;
+        self.world.restart();
+        let seed = self.clients.borrow().seed;
+        assert!(
+            !idle || self.world.steps == steps,
+            "LB_SEED={seed}: an unchanged configuration is planned anew"
+        );
     }
 
     /// Time passes, and everybody does what is due in it.

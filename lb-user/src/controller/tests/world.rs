@@ -12,19 +12,22 @@ use lb_common::{
     addr::Addr,
 };
 
-use super::super::{Action, Applied, Controller, Event, Identity, Level, Token};
+use super::super::{Action, Applied, Controller, Event, Identity, Level, Tables, Token};
 use crate::{
     api::{Edit, Request, Response, State, Status},
+    config,
     model::{
         memory::{
             Memory,
             audit::{InFlight, audit, destinations, same_tables},
         },
         next_hop::{NextHop, Unreachable},
+        plan::Change,
         probe::{BackendId, ProbeFailure, ProbeId, ProbeOutcome, ProbeSpec, Purpose},
         service::Name,
         source::{Files, Source},
         trace::trace,
+        traffic::Counters,
         transition::FlowReading,
     },
 };
@@ -90,15 +93,8 @@ impl World {
 
     /// A world with tables of this size.
     pub(super) fn of(limits: Limits) -> Self {
-        let identity = Identity {
-            version: "1".to_owned(),
-            pid: 1,
-            config_path: "lb.toml".to_owned(),
-            ticks_per_second: TICKS_PER_SECOND,
-            epoch: Duration::from_secs(1_700_000_000),
-        };
         Self {
-            controller: Controller::new(Duration::ZERO, limits, identity),
+            controller: Controller::new(Duration::ZERO, limits, identity()),
             now: Duration::ZERO,
             memory: Memory::new(limits),
             in_flight: InFlight::default(),
@@ -227,6 +223,26 @@ impl World {
         }
     }
 
+    /// The daemon was killed, and another one starts: it knows the file and what stands in the tables. The one before
+    /// may have been in the middle of a plan.
+    pub(super) fn restart(&mut self) {
+        // The kernel edge does so before it reads the tables.
+        self.in_flight.apply(&mut self.memory, &Change::Settle);
+        let desired = config::parse(&self.file, &self.files).expect("a file that a daemon starts with");
+        let tables = Tables { memory: self.memory.clone(), counters: Counters::default() };
+        self.controller = Controller::found(self.now, tables, identity(), desired).expect("sound tables");
+        self.waiting = None;
+        self.plans_wait = false;
+        self.resolving.clear();
+        self.probes.clear();
+        self.configure(&self.file.clone());
+    }
+
+    /// Whether all that was planned is carried out.
+    pub(super) fn waits_for_nothing(&self) -> bool {
+        self.waiting.is_none() && !self.controller.dirty && self.controller.failure.is_none()
+    }
+
     /// The plan that waits is done.
     pub(super) fn finish(&mut self) {
         self.plans_wait = false;
@@ -322,6 +338,16 @@ impl World {
 
     pub(super) fn said(&self, text: &str) -> bool {
         self.log.iter().any(|(_, line)| line.contains(text))
+    }
+}
+
+pub(super) fn identity() -> Identity {
+    Identity {
+        version: "1".to_owned(),
+        pid: 1,
+        config_path: "lb.toml".to_owned(),
+        ticks_per_second: TICKS_PER_SECOND,
+        epoch: Duration::from_secs(1_700_000_000),
     }
 }
 

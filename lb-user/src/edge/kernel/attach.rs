@@ -9,27 +9,23 @@ use aya::{
     programs::{
         ProgramError, TcAttachType, XdpMode as AyaMode,
         links::{FdLink, PinnedLink},
-        tc::{self, SchedClassifierLink},
+        tc,
         xdp::XdpLink,
     },
     util::KernelVersion,
 };
-use lb_common::abi::name;
+use lb_common::abi::{ABI_VERSION, name};
 use nix::net::if_::if_nametoindex;
 
 use super::{
-    Kernel, KernelError, classifier, pins,
+    Kernel, KernelError, classifier, found, pins,
     programs::{PacketPath, refusal},
     settle,
 };
 use crate::model::service::XdpMode;
 
 /// What the names of links' pins start with; the interface follows.
-const LINK: &str = "link-";
-
-/// What follows the name of a program array's pin until the programs that use it are attached everywhere. (A bpffs
-/// takes no dots.)
-const NEXT: &str = "-next";
+pub(super) const LINK: &str = "link-";
 
 /// What a start that failed leaves: interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,13 +36,12 @@ pub struct Withdrawn {
     pub lost: Vec<String>,
 }
 
-/// One interface. The links detach when they are dropped, unless a pin keeps them.
+/// One interface. The link detaches when it is dropped, unless a pin keeps it.
 pub(super) struct Attached {
     interface: String,
     /// Whether the link was there before us.
     taken_over: bool,
     _xdp: FdLink,
-    _probe: SchedClassifierLink,
 }
 
 impl Attached {
@@ -87,27 +82,33 @@ impl Kernel {
             return Err(KernelError::NoInterface(missing.clone()));
         }
         pins::prepare(&self.pins.1)?;
+        // Whoever is killed between two links must leave both with the array that their packets need.
+        let array = self.path.program_array()?;
+        pins::replace(&self.next_array_pin(), |path| array.pin(path).map_err(io::Error::other))?;
         let mut order: Vec<usize> = (0..interfaces.len()).collect();
         order.sort_by_key(|&at| self.link_pin(&interfaces[at]).exists());
         let mut modes = vec![mode; interfaces.len()];
         for at in order {
             let interface = &interfaces[at];
-            let probe = self.attach_probe(interface)?;
+            self.attach_probe(interface)?;
             let (xdp, mode, taken_over) = self.attach_xdp(interface, mode)?;
             let interface = interface.clone();
-            self.attached.push(Attached { interface, taken_over, _xdp: xdp, _probe: probe });
+            self.attached.push(Attached { interface, taken_over, _xdp: xdp });
             modes[at] = mode;
         }
         Ok(interfaces.iter().cloned().zip(modes).collect())
     }
 
     fn link_pin(&self, interface: &str) -> PathBuf {
-        link_pin(&self.pins.1, interface)
+        link_pin(&self.pins.0, interface)
     }
 
     /// Interfaces with a link that an earlier daemon left pinned, and that is not ours now.
-    fn left_by_others(&self) -> Result<Vec<String>, KernelError> {
-        let mut interfaces = pins::names(&self.pins.1, LINK)?;
+    ///
+    /// # Errors
+    /// [`KernelError::Pins`].
+    pub fn left_by_others(&self) -> Result<Vec<String>, KernelError> {
+        let mut interfaces = pins::names(&self.pins.0, LINK)?;
         interfaces.retain(|name| self.attached.iter().all(|attached| attached.interface != *name));
         Ok(interfaces)
     }
@@ -125,13 +126,29 @@ impl Kernel {
         Ok(interfaces)
     }
 
-    /// Takes back a start that failed: detaches what it attached or took over, and leaves alone what an earlier
-    /// daemon left on other interfaces.
+    /// Takes back a start that failed: detaches what it attached, and leaves alone what an earlier daemon left on other
+    /// interfaces. What it took over goes on if its tables are the earlier daemon's; else it is detached, too.
     ///
     /// # Errors
     /// [`KernelError::Pins`].
     pub fn withdraw(mut self) -> Result<Withdrawn, KernelError> {
-        let forwarding = self.left_by_others()?;
+        let mut forwarding = self.left_by_others()?;
+        if self.found {
+            let (taken, new): (Vec<_>, Vec<_>) =
+                self.attached.iter().partition(|attached| attached.taken_over);
+            for attached in new {
+                pins::remove(&self.link_pin(&attached.interface))?;
+            }
+            forwarding.extend(taken.iter().map(|attached| attached.interface.clone()));
+            if taken.is_empty() {
+                pins::remove(&self.next_array_pin())?;
+            } else {
+                // Those are this start's programs now.
+                pins::rename(&self.next_array_pin(), &self.pins.1.join(name::PROGRAMS))?;
+            }
+            self.leave();
+            return Ok(Withdrawn { forwarding, lost: Vec::new() });
+        }
         if forwarding.is_empty() {
             let lost = self.taken_over();
             self.detach()?;
@@ -140,6 +157,7 @@ impl Kernel {
         for attached in &self.attached {
             pins::remove(&self.link_pin(&attached.interface))?;
         }
+        pins::remove(&self.next_array_pin())?;
         Ok(Withdrawn { forwarding, lost: self.taken_over() })
     }
 
@@ -193,7 +211,18 @@ impl Kernel {
         Ok((pinned.into(), mode, false))
     }
 
-    fn attach_probe(&mut self, interface: &str) -> Result<SchedClassifierLink, KernelError> {
+    /// Attaches the probes' steering alone, for a daemon whose programs are to forward later.
+    ///
+    /// # Errors
+    /// See [`KernelError`].
+    pub fn attach_probes(&mut self, interfaces: &[String]) -> Result<(), KernelError> {
+        interfaces.iter().try_for_each(|interface| self.attach_probe(interface))
+    }
+
+    fn attach_probe(&mut self, interface: &str) -> Result<(), KernelError> {
+        if self.probes.contains_key(interface) {
+            return Ok(());
+        }
         let failed =
             |source| KernelError::Attach { interface: interface.to_owned(), source: Box::new(source) };
         if KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(6, 6, 0)) {
@@ -205,7 +234,9 @@ impl Kernel {
         }
         let program = classifier(&mut self.ebpf, name::PROBE)?;
         let id = program.attach(interface, TcAttachType::Egress).map_err(failed)?;
-        program.take_link(id).map_err(failed)
+        let link = program.take_link(id).map_err(failed)?;
+        self.probes.insert(interface.to_owned(), link);
+        Ok(())
     }
 
     /// Pins the maps, so that they and what they hold outlive the daemon.
@@ -214,13 +245,35 @@ impl Kernel {
     /// [`KernelError::Pins`].
     pub fn pin_maps(&mut self) -> Result<(), KernelError> {
         pins::prepare(&self.pins.1)?;
-        let array = self.path.program_array()?;
-        let shared = self.ebpf.maps().filter(|(map, _)| map.starts_with("lb_") && *map != name::PROGRAMS);
-        for (map_name, map) in shared.chain([(name::PROGRAMS, array)]) {
-            pins::replace(&self.pins.1.join(map_name), |path| map.pin(path).map_err(io::Error::other))?;
+        if !self.found {
+            for (map_name, map) in self.ebpf.maps().filter(|(map, _)| found::is_pinned(map)) {
+                pins::replace(&self.pins.1.join(map_name), |path| map.pin(path).map_err(io::Error::other))?;
+            }
         }
+        let array = self.path.program_array()?;
+        let pin = self.pins.1.join(name::PROGRAMS);
+        pins::replace(&pin, |path| array.pin(path).map_err(io::Error::other))?;
+        pins::remove(&self.next_array_pin())?;
         self.pinned = true;
         Ok(())
+    }
+
+    /// Where the array of programs is pinned that are not attached everywhere yet.
+    fn next_array_pin(&self) -> PathBuf {
+        self.pins.1.join(format!("{}-next", name::PROGRAMS))
+    }
+
+    /// Removes what daemons with other layouts pinned: nothing uses it any more. Says which versions.
+    ///
+    /// # Errors
+    /// [`KernelError::Pins`].
+    pub fn remove_other_versions(&self) -> Result<Vec<u32>, KernelError> {
+        let mut versions = pins::versions(&self.pins.0)?;
+        versions.retain(|version| *version != ABI_VERSION);
+        for version in &versions {
+            pins::clear(&pins::of_version(&self.pins.0, *version), &self.pins.0)?;
+        }
+        Ok(versions)
     }
 
     /// Lets another generation of programs take the place of the present one on every interface, link by link: a
@@ -229,21 +282,21 @@ impl Kernel {
     /// # Errors
     /// [`KernelError::Replace`] or [`KernelError::Pins`]; the present generation goes on.
     pub(super) fn replace(&mut self, mut next: PacketPath) -> Result<(), KernelError> {
-        // Whoever is killed between two links must leave both with the array that their packets need.
+        // As in `attach`.
         let pin = self.pins.1.join(name::PROGRAMS);
-        let next_pin = self.pins.1.join(format!("{}{NEXT}", name::PROGRAMS));
+        let next_pin = self.next_array_pin();
         if self.pinned {
             let array = next.program_array()?;
             pins::replace(&next_pin, |path| array.pin(path).map_err(io::Error::other))?;
         }
         for (done, attached) in self.attached.iter().enumerate() {
-            let Err(said) = attached.update(&mut next, &link_pin(&self.pins.1, &attached.interface)) else {
+            let Err(said) = attached.update(&mut next, &link_pin(&self.pins.0, &attached.interface)) else {
                 continue;
             };
             let mut is_back = true;
             for attached in &self.attached[..done] {
                 if let Err(error) =
-                    attached.update(&mut self.path, &link_pin(&self.pins.1, &attached.interface))
+                    attached.update(&mut self.path, &link_pin(&self.pins.0, &attached.interface))
                 {
                     tracing::error!(
                         interface = attached.interface,
@@ -277,8 +330,9 @@ impl Kernel {
     /// [`KernelError::Pins`]; the rest is done all the same.
     pub fn detach(&mut self) -> Result<(), KernelError> {
         let mut result = Ok(());
+        self.probes.clear();
         for attached in self.attached.drain(..) {
-            if let Err(error) = pins::remove(&link_pin(&self.pins.1, &attached.interface)) {
+            if let Err(error) = pins::remove(&link_pin(&self.pins.0, &attached.interface)) {
                 result = Err(error.into());
             }
         }
@@ -287,6 +341,7 @@ impl Kernel {
 
     /// Lets the pins keep programs and maps when this process ends.
     pub fn leave(&mut self) {
+        self.probes.clear();
         self.attached.clear();
     }
 }

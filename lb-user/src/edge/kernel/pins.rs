@@ -2,7 +2,8 @@
 //!
 //! One process at a time holds the directory ([`claim`]).
 //!
-//! Layout: `DIR/v<ABI>/<map name>` and `DIR/v<ABI>/link-<interface>`, DIR being `/sys/fs/bpf/lb` unless told otherwise.
+//! Layout: `DIR/v<ABI>/<map name>` and `DIR/link-<interface>`, DIR being `/sys/fs/bpf/lb` unless told otherwise. A link
+//! is the same whatever the version, so that any can take it over.
 
 use std::{
     fs::{self, File},
@@ -126,6 +127,22 @@ fn holder(locks: &str, inode: u64) -> Option<u32> {
     })
 }
 
+/// Where a version of the layouts has its maps.
+pub fn of_version(root: &Path, version: u32) -> PathBuf {
+    root.join(format!("v{version}"))
+}
+
+/// Versions whose maps are pinned, the oldest first.
+///
+/// # Errors
+/// [`PinsError::Path`].
+pub fn versions(root: &Path) -> Result<Vec<u32>, PinsError> {
+    let mut versions: Vec<u32> =
+        names(root, "v")?.iter().filter_map(|version| version.parse().ok()).collect();
+    versions.sort_unstable();
+    Ok(versions)
+}
+
 /// What follows `prefix` in the names of a directory's pins. None if there is no directory.
 ///
 /// # Errors
@@ -154,13 +171,18 @@ fn on_bpffs(directory: &Path) -> bool {
         .is_some_and(|stat| stat.filesystem_type() == BPF_FS_MAGIC)
 }
 
-/// Pins under a path, in place of whatever is pinned there.
+/// Pins under a path, in place of whatever is pinned there: at no moment is nothing.
 ///
 /// # Errors
 /// [`PinsError::Path`].
 pub fn replace(path: &Path, pin: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), PinsError> {
-    remove(path)?;
-    pin(path).map_err(|source| PinsError::Path { what: "pin", path: path.to_owned(), source })
+    // A bpffs takes no dots in names.
+    let mut beside = path.as_os_str().to_owned();
+    beside.push("-new");
+    let beside = PathBuf::from(beside);
+    remove(&beside)?;
+    pin(&beside).map_err(|source| PinsError::Path { what: "pin", path: beside.clone(), source })?;
+    rename(&beside, path)
 }
 
 /// Gives a pin another name, in place of whatever is pinned there: at no moment is nothing.

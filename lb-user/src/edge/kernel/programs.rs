@@ -18,7 +18,7 @@ use aya::{
 };
 use lb_common::abi::{Features, Stage, name};
 
-use super::{KernelError, LoadOptions, OBJECT, log_level, refused, xdp};
+use super::{Found, KernelError, LoadOptions, OBJECT, log_level, refused, xdp};
 
 /// What the object's maps of one generation alone are named like: its constants.
 const READ_ONLY: &str = ".rodata";
@@ -38,9 +38,18 @@ impl SharedMaps {
         shared.map(owned).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Those that an earlier daemon left.
+    pub(super) fn found(found: &Found) -> Result<Self, KernelError> {
+        let owned = |(map, data): (&String, &MapData)| {
+            let fd = data.fd().as_fd().try_clone_to_owned().map_err(KernelError::SharedMaps)?;
+            Ok((map.clone(), fd))
+        };
+        found.maps.iter().map(owned).collect::<Result<_, _>>().map(Self)
+    }
+
     /// Puts these maps in the place of those that an object was loaded with. Its programs name maps by descriptor
     /// until the kernel takes them: what a descriptor stands for can still be exchanged.
-    fn take_places(&self, ebpf: &Ebpf) -> Result<(), KernelError> {
+    pub(super) fn take_places(&self, ebpf: &Ebpf) -> Result<(), KernelError> {
         for (map, shared) in &self.0 {
             let missing = || KernelError::SharedMaps(io::Error::other(format!("there is no map {map}")));
             let place = ebpf.map(map).and_then(descriptor).ok_or_else(missing)?;
@@ -55,7 +64,7 @@ impl SharedMaps {
 }
 
 /// The descriptor of a map, of the kinds that the object has.
-fn descriptor(map: &Map) -> Option<BorrowedFd<'_>> {
+pub(super) fn descriptor(map: &Map) -> Option<BorrowedFd<'_>> {
     let data: &MapData = match map {
         Map::Array(data)
         | Map::DevMap(data)

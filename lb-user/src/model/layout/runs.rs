@@ -1,6 +1,6 @@
 //! Runs of elements in one table, and whose they are to give and to take back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A table is full: what was needed, and how large it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,7 +19,7 @@ pub struct Full {
 /// Who owns which part of one table: runs of elements.
 #[derive(Clone, Debug)]
 pub(super) struct Runs {
-    what: &'static str,
+    pub(super) what: &'static str,
     capacity: u32,
     /// Start and length of every run that is taken or retired.
     taken: BTreeMap<u32, u32>,
@@ -28,13 +28,13 @@ pub(super) struct Runs {
     /// One above the highest element that was ever taken.
     pub(super) peak: u32,
     /// Starts of runs given up since the last plan was carried out.
-    retired: Vec<u32>,
+    retired: BTreeSet<u32>,
 }
 
 impl Runs {
     /// An empty table of this size.
     pub(super) fn new(what: &'static str, capacity: u32) -> Self {
-        Self { what, capacity, taken: BTreeMap::new(), full_below: 0, peak: 0, retired: Vec::new() }
+        Self { what, capacity, taken: BTreeMap::new(), full_below: 0, peak: 0, retired: BTreeSet::new() }
     }
 
     /// The first run of this length that is free.
@@ -91,12 +91,30 @@ impl Runs {
 
     /// Gives up a run; it stays taken until [`Self::release`].
     pub(super) fn retire(&mut self, start: u32) {
-        self.retired.push(start);
+        self.retired.insert(start);
+    }
+
+    /// A run that was found: it is retired unless somebody keeps it. An error if it is not within the table, or part of
+    /// it is taken.
+    pub(super) fn claim(&mut self, start: u32, length: u32) -> Result<(), ()> {
+        let end = start.checked_add(length).filter(|end| *end <= self.capacity).ok_or(())?;
+        let before = self.taken.range(..end).next_back();
+        if before.is_some_and(|(before, taken)| before + taken > start) {
+            return Err(());
+        }
+        self.insert(start, length);
+        self.retire(start);
+        Ok(())
+    }
+
+    /// The run that starts here is not given up after all.
+    pub(super) fn keep(&mut self, start: u32) {
+        self.retired.remove(&start);
     }
 
     /// What was given up is free.
     pub(super) fn release(&mut self) {
-        for start in self.retired.drain(..) {
+        for start in std::mem::take(&mut self.retired) {
             self.taken.remove(&start);
             self.full_below = self.full_below.min(start);
         }

@@ -32,6 +32,7 @@ const SMALL: Limits = Limits {
 /// A pool of eleven slots and three backends, all of whose slots belong to number 1, and a second pool behind it.
 struct World {
     memory: Memory,
+    layout: Layout,
     place: PoolPlace,
     watch: Watch,
     now: Duration,
@@ -60,8 +61,8 @@ impl World {
         let place = layout.pool(&Name::new("a").unwrap()).unwrap().clone();
         assert_eq!((place.slot_base, place.backend_base), (0, 0));
         let now = Duration::from_secs(1000);
-        let mut world =
-            Self { memory: Memory::new(limits), place, watch: Watch::default(), now, flows: Vec::new() };
+        let (memory, watch) = (Memory::new(limits), Watch::default());
+        let mut world = Self { memory, layout, place, watch, now, flows: Vec::new() };
         world.set((0..11).map(|at| (at, Slot::of(1))).collect());
         world
     }
@@ -85,7 +86,7 @@ impl World {
 
     /// Number `number` gets a packet of a flow of `slot`.
     fn seen(&mut self, slot: u32, number: u32) {
-        let epoch = self.place.epoch(number as u16);
+        let epoch = self.layout.epoch(number);
         self.seen_as(slot, number, epoch);
     }
 
@@ -98,7 +99,7 @@ impl World {
 
     fn look(&self) -> Summary {
         let reading = FlowReading { now: self.ticks(), flows: self.flows.clone() };
-        self.watch.look(self.now, &self.memory, &self.place, &reading, HZ, PATIENCE)
+        self.watch.look(self.now, &self.memory, (&self.layout, &self.place), &reading, HZ, PATIENCE)
     }
 
     fn wait(&mut self, time: Duration) -> Summary {
@@ -153,8 +154,8 @@ fn what_is_remembered_beside_flows_is_no_flow() {
 fn flows_of_earlier_backends_and_of_other_pools_count_for_nothing() {
     let mut world = World::moving();
     world.now += IDLE + SLACK;
-    world.seen_as(SLOT, 0, world.place.epoch(0).wrapping_add(1));
-    world.seen_as(SLOT, world.place.capacity, world.place.epoch(0));
+    world.seen_as(SLOT, 0, world.layout.epoch(0).wrapping_add(1));
+    world.seen_as(SLOT, world.place.capacity, world.layout.epoch(0));
     world.seen_as(SLOT, u32::MAX >> 8, 0);
     let summary = world.look();
     assert_eq!((summary.remembered, summary.settled), (0, vec![SLOT]));

@@ -31,7 +31,7 @@ pub fn damage(rig: &Rig, random: &mut Random) -> Change {
                 // Any encap, known or not, and anything else.
                 standing: random.next() << 8 | random.pick(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 255]),
                 outer_source: Addr::v6(random.array()),
-                outer_destination: Addr::v6(random.array()),
+                address: Addr::v6(random.array()),
                 ..rig.memory.backends[index as usize]
             };
             Change::Backend { index, backend: Box::new(backend) }

@@ -208,11 +208,11 @@ pub(super) fn assert_arrived(memory: &Memory, target: &Target) {
 
     let mut records: Vec<Addr> = Vec::new();
     for member in target.pools.iter().flat_map(|pool| &pool.members).filter(|member| member.hop.is_some()) {
-        records.push(if member.via != Via::L2 { Addr::from(member.address) } else { Addr::NONE });
+        records.push(Addr::from(member.address));
     }
     records.sort_unstable();
     let mut present: Vec<Addr> =
-        memory.backends.iter().filter(|b| b.standing != 0).map(|b| b.outer_destination).collect();
+        memory.backends.iter().filter(|b| b.standing != 0).map(|b| b.address).collect();
     present.sort_unstable();
     assert_eq!(present, records, "backends");
     let services = memory.services.iter().filter(|service| service.slot_count != 0).count();
