@@ -135,7 +135,7 @@ impl Limits {
         slots: 1 << 22,
         backends: 1 << 16,
         counters: 1 << 16,
-        flow_buckets: 1 << 16,
+        flow_buckets: 1 << 18,
         limiters: 1 << 14,
         prefixes: 1 << 20,
     };

@@ -1,5 +1,6 @@
 //! What a client may ask the daemon and what it answers: plain data, the same for the socket, the CLI and scripts.
 
+mod apply;
 mod check;
 mod events;
 mod policy;
@@ -9,6 +10,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::apply::{
+    ApplySpec, ChangeKind, ChangeView, PastQuery, PastView, PlanView, PoolPlanView, Proposal,
+};
 pub use self::check::{CheckSpec, Expect};
 pub use self::events::{CaptureQuery, EventView, EventsQuery, Happening, LogView, PacketView, StateView};
 pub use self::policy::{AllowanceView, LimitView, PolicyView, QuicView};
@@ -38,6 +42,16 @@ pub enum Request {
     Capture(CaptureQuery),
     /// A change of the configuration.
     Edit(Edit),
+    /// What a configuration would change.
+    Plan(Proposal),
+    /// Brings a configuration into force.
+    Apply(ApplySpec),
+    /// The configuration on trial stays.
+    Confirm,
+    /// Goes back to a configuration of the history; without a number to the one before.
+    Rollback(Option<u64>),
+    /// Configurations that were in force, or one with its text.
+    History(Option<u64>),
 }
 
 /// A change of the configuration. Texts are as in the file and are validated by the same code.
@@ -241,7 +255,11 @@ pub enum Response {
     Events(Vec<EventView>),
     /// To [`Request::Events`] that follows, and to [`Request::Capture`]: what follows is a stream.
     Streaming,
-    /// To [`Request::Edit`].
+    /// To [`Request::Plan`].
+    Plan(Box<PlanView>),
+    /// To [`Request::History`].
+    History(Vec<PastView>),
+    /// To [`Request::Edit`] and what else changes the configuration.
     Done(Done),
     /// The request could not be done; nothing was changed.
     Refused(Refusal),

@@ -2,6 +2,7 @@
 //! `completions` and `server` work by themselves; everything else asks the daemon through its socket.
 //! Commands become [`crate::api::Request`]s in the submodules, answers become text in [`render`].
 
+mod apply;
 mod ask;
 mod backend;
 mod capture;
@@ -69,6 +70,18 @@ enum Command {
     Run(run::RunOptions),
     /// Check a configuration file; touches nothing
     Check(check::CheckOptions),
+    /// Show what a configuration would change: services, backends, slots and remembered flows
+    Plan(apply::PlanOptions),
+    /// Bring a configuration into force, on trial if asked for
+    Apply(apply::ApplyOptions),
+    /// Keep the configuration that was applied on trial
+    #[command(after_help = "Examples:
+  lb confirm")]
+    Confirm,
+    /// Go back to an earlier configuration
+    Rollback(apply::RollbackOptions),
+    /// Show the configurations that were in force
+    History(apply::HistoryOptions),
     /// Show the balancer as a whole: interfaces, configuration, services and backends
     Status(status::StatusOptions),
     /// Show and change services: VIP, ports, and the pool they point at
@@ -145,6 +158,11 @@ pub fn main() -> ExitCode {
         Command::Events(options) => options.run(&cli.global),
         Command::Capture(options) => options.run(&cli.global),
         Command::Status(options) => options.run(&cli.global),
+        Command::Plan(options) => options.run(&cli.global),
+        Command::Apply(options) => options.run(&cli.global),
+        Command::Confirm => cli.global.ask(&Ask::of(Request::Confirm)),
+        Command::Rollback(options) => cli.global.ask(&options.ask()),
+        Command::History(options) => cli.global.ask(&options.ask()),
         Command::Health => cli.global.ask(&Ask::of(Request::Health)),
         Command::Service { command } => cli.global.ask(&service::ask(command)),
         Command::Pool { command } => cli.global.ask(&pool::ask(command)),

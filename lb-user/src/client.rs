@@ -17,8 +17,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
 use crate::api::{
-    CaptureQuery, Done, Edit, EventView, EventsQuery, FlowsView, HealthView, PoolView, Refusal, RefusalKind,
-    Request, Response, ServiceView, Stats, Status, TraceSpec, TraceView,
+    ApplySpec, CaptureQuery, Done, Edit, EventView, EventsQuery, FlowsView, HealthView, PastView, PlanView,
+    PoolView, Proposal, Refusal, RefusalKind, Request, Response, ServiceView, Stats, Status, TraceSpec,
+    TraceView,
 };
 
 /// How long the daemon's answer may take: a little longer than the daemon itself waits before it says 503.
@@ -144,6 +145,11 @@ impl Client {
                 return Err(ClientError::Refused { refusal: Refusal { kind: RefusalKind::Invalid, errors } });
             }
             Request::Edit(edit) => Response::Done(self.edit(edit).await?),
+            Request::Plan(proposal) => Response::Plan(Box::new(self.plan(&proposal).await?)),
+            Request::Apply(spec) => Response::Done(self.apply(&spec).await?),
+            Request::Confirm => Response::Done(self.confirm().await?),
+            Request::Rollback(number) => Response::Done(self.rollback(number).await?),
+            Request::History(number) => Response::History(self.history(number).await?),
         })
     }
 
@@ -268,6 +274,48 @@ impl Client {
             Edit::DeleteBackend { pool, name } => (Method::DELETE, backend_path(pool, name), Bytes::new()),
         };
         self.exchange(method, path, body).await
+    }
+
+    /// What a configuration would change.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn plan(&mut self, proposal: &Proposal) -> Result<PlanView, ClientError> {
+        self.exchange(Method::POST, "/v1/config/plan".to_owned(), json(proposal)).await
+    }
+
+    /// Brings a configuration into force.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn apply(&mut self, spec: &ApplySpec) -> Result<Done, ClientError> {
+        self.exchange(Method::PUT, "/v1/config".to_owned(), json(spec)).await
+    }
+
+    /// Confirms the configuration on trial.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn confirm(&mut self) -> Result<Done, ClientError> {
+        self.exchange(Method::POST, "/v1/config/confirm".to_owned(), Bytes::new()).await
+    }
+
+    /// Goes back to a configuration of the history.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn rollback(&mut self, number: Option<u64>) -> Result<Done, ClientError> {
+        let number = number.map(|number| format!("?number={number}")).unwrap_or_default();
+        self.exchange(Method::POST, format!("/v1/config/rollback{number}"), Bytes::new()).await
+    }
+
+    /// Configurations that were in force, or one with its text.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn history(&mut self, number: Option<u64>) -> Result<Vec<PastView>, ClientError> {
+        let number = number.map(|number| format!("?number={number}")).unwrap_or_default();
+        self.get(format!("/v1/config/history{number}")).await
     }
 
     async fn get<T: DeserializeOwned>(&mut self, path: String) -> Result<T, ClientError> {

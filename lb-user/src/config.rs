@@ -14,7 +14,7 @@ mod value;
 pub use edit::{EditError, edit};
 pub use error::{AddressProblem, ConfigError, ConfigErrors, Problem};
 pub use parse::{files_named, parse};
-pub use value::duration_text;
+pub use value::{duration_text, parse_duration};
 
 /// A complete example of a configuration, with comments.
 pub const fn example() -> &'static str {

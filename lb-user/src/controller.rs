@@ -3,6 +3,7 @@
 //! Events come in, actions go out. What is wanted (the configuration), what is known (health, next hops) and what is
 //! installed meet here; how the one becomes the other is the model's business. No I/O, no clock, no async.
 
+mod apply;
 mod capture;
 mod checking;
 mod event;
@@ -26,6 +27,7 @@ use std::{
 
 use lb_common::abi::{Counter, Limits, Reason};
 
+use self::apply::{Terms, Trial};
 use self::capture::Capture;
 use self::journal::Journal;
 use self::leaving::Leaving;
@@ -39,6 +41,7 @@ use crate::{
     api::{ConfigView, InterfaceView, Request, Response, StateView},
     config,
     model::{
+        history::History,
         layout::Layout,
         memory::Memory,
         next_hop::{NextHop, Unreachable},
@@ -101,6 +104,11 @@ pub struct Controller {
     probing: BTreeMap<ProbeId, Arc<ProbeSpec>>,
     /// The edit that waits for the file to be written.
     writing: Option<Writing>,
+    /// Configurations as a whole that wait for the files that they name.
+    proposed: BTreeMap<Token, Request>,
+    /// The configuration in force goes unless it is confirmed.
+    trial: Option<Trial>,
+    history: History,
     /// Backends that left the configuration and still serve the flows they have.
     leaving: Vec<Leaving>,
     watch: Watch,
@@ -128,6 +136,8 @@ struct Writing {
     desired: Desired,
     /// What it does, one sentence.
     said: String,
+    /// It is on trial.
+    terms: Option<Terms>,
 }
 
 impl Controller {
@@ -153,6 +163,9 @@ impl Controller {
             resolving: BTreeSet::new(),
             probing: BTreeMap::new(),
             writing: None,
+            proposed: BTreeMap::new(),
+            trial: None,
+            history: History::default(),
             leaving: Vec::new(),
             watch: Watch::default(),
             settled: BTreeSet::new(),
@@ -203,6 +216,7 @@ impl Controller {
             self.dirty = false;
             self.dismiss_the_dead(&mut actions);
             self.report_states(now, &mut actions);
+            self.watch_trial(now, &mut actions);
             self.follow_addresses(&mut actions);
             self.change_tables(now, &mut actions);
         }
@@ -247,7 +261,9 @@ impl Controller {
             Event::StreamFull { token } => self.lose(token, actions),
             Event::StreamEnded { token } => self.take_stream_ended(now, token, actions),
             Event::Request { token, request } => self.take_request(now, token, request, actions),
+            Event::NamedRead { token, source } => self.take_files(now, token, source, actions),
             Event::Tick => {
+                self.watch_trial(now, actions);
                 if self.retry_at.is_some_and(|at| at <= now) {
                     self.retry_at = None;
                     self.dirty = true;
@@ -264,9 +280,16 @@ impl Controller {
             self.config.errors.clear();
             return;
         }
-        match self.accept(&source) {
+        match self.accept(&source, &self.config.path) {
             Ok(desired) => {
+                if self.trial.take().is_some() {
+                    let said = "the file was changed during the trial: what it says now stays".to_owned();
+                    actions.push(Action::Log(Level::Warn, said));
+                }
                 self.adopt(now, source, desired, actions);
+                let said =
+                    if self.config.generation == 1 { "lb was started" } else { "the file was changed" };
+                self.keep(now, said.to_owned(), actions);
                 let Desired { pools, services, .. } = &self.desired;
                 let backends: usize = pools.iter().map(|pool| pool.backends.len()).sum();
                 let said = format!(
@@ -286,15 +309,14 @@ impl Controller {
         }
     }
 
-    /// Reads a configuration and sees whether the tables are large enough for it. Once it is in force it must stay
+    /// Reads a configuration, which errors call `shown`, and sees whether the tables are large enough for it. Once it is in force it must stay
     /// possible to act on health and next hops, so one that does not fit is refused as a whole.
     ///
     /// # Errors
     /// All that is wrong with it.
-    pub fn accept(&self, source: &Source) -> Result<Desired, Vec<String>> {
-        let desired = config::parse(&source.text, &source.files).map_err(|errors| {
-            errors.report(&self.config.path).lines().map(str::to_owned).collect::<Vec<_>>()
-        })?;
+    pub fn accept(&self, source: &Source, shown: &str) -> Result<Desired, Vec<String>> {
+        let desired = config::parse(&source.text, &source.files)
+            .map_err(|errors| errors.report(shown).lines().map(str::to_owned).collect::<Vec<_>>())?;
         let target = self.target(&desired, &self.leaving_under(&desired));
         let layout = self.layout.placed(&target).map_err(|full| vec![full.to_string()])?;
         plan::index(&layout, &target, self.installed.limits.index)

@@ -43,6 +43,7 @@ use crate::{
     edge::{
         config_file::{ConfigFile, ConfigFileEvent},
         events::Events,
+        history::HistoryFiles,
         kernel::{Kernel, LoadOptions, Withdrawn, pins},
         neighbours::{NeighbourEvent, Neighbours},
         probe::Probes,
@@ -102,7 +103,7 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
     }
 
     let found = start.found;
-    let mut daemon = Daemon::start(start, file, started)?;
+    let mut daemon = Daemon::start(start, file, HistoryFiles::new(args.state.join("history")), started)?;
     if let Err(error) = daemon.begin(found, source, (interfaces, desired.settings.xdp)).await {
         daemon.give_up();
         return Err(error);
@@ -134,6 +135,7 @@ struct Daemon {
     controller: Controller,
     kernel: Kernel,
     file: ConfigFile,
+    history: HistoryFiles,
     neighbours: Neighbours,
     probes: Probes,
     replies: HashMap<Token, oneshot::Sender<Response>>,
@@ -153,8 +155,20 @@ struct Inbox {
 }
 
 impl Daemon {
-    fn start(start: Start, file: ConfigFile, started: Instant) -> anyhow::Result<Self> {
-        let Start { kernel, controller, .. } = start;
+    fn start(
+        start: Start,
+        file: ConfigFile,
+        history: HistoryFiles,
+        started: Instant,
+    ) -> anyhow::Result<Self> {
+        let Start { kernel, mut controller, .. } = start;
+        match history.read() {
+            Ok(past) => controller.recall(past),
+            Err(error) => {
+                let directory = history.directory().display();
+                tracing::warn!(%error, "cannot read the configurations kept in {directory}");
+            }
+        }
         let (neighbour_events, neighbours_inbox) = mpsc::unbounded_channel();
         let (outcomes, probes_inbox) = mpsc::unbounded_channel();
         // Small: what finds no room waits in the kernel's buffer.
@@ -163,6 +177,7 @@ impl Daemon {
             started,
             controller,
             file,
+            history,
             neighbours: Neighbours::start(neighbour_events).context("cannot open a netlink socket")?,
             probes: Probes::start(outcomes),
             replies: HashMap::new(),
@@ -371,6 +386,15 @@ impl Daemon {
                 let trace = now.map(|now| Box::new(trace(&self.kernel, &frame, sample.ingress, now)));
                 let trace = trace.map_err(|error| format!("{:#}", anyhow::Error::from(error)));
                 return Some(Event::Traced { token, sample, trace });
+            }
+            Action::ReadNamed { token, text } => {
+                return Some(Event::NamedRead { token, source: self.file.with_files(text).await });
+            }
+            Action::Keep(past) => {
+                if let Err(error) = self.history.keep(&past) {
+                    let directory = self.history.directory().display();
+                    tracing::warn!(%error, "cannot keep the configuration in {directory}: no rollback after a restart");
+                }
             }
             Action::WriteConfig { token, before, after } => {
                 let result = self.file.replace(&before, &after).await.map_err(|error| error.to_string());

@@ -3,6 +3,7 @@
 
 pub mod config_file;
 pub mod events;
+pub mod history;
 pub mod kernel;
 #[cfg(test)]
 mod namespace;

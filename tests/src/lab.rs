@@ -25,6 +25,7 @@ pub mod counters;
 pub mod daemon;
 pub mod echo;
 pub mod interrupt;
+pub mod load;
 pub mod namespace;
 pub mod process;
 pub mod root;

@@ -1,30 +1,16 @@
 //! Daemons are killed, upgraded and started anew under steady traffic, and the next one goes on where the last one stopped.
 
-use std::{
-    fs,
-    path::PathBuf,
-    sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
-};
+use std::{fs, path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 use lb_common::abi::{ABI_VERSION, name};
 use lb_tests::lab::{
-    Backend, Config, Daemon, Lab, Stream,
-    addresses::VIPS,
-    client::{Ask, Held},
-    root, stream, wait,
+    Backend, Config, Daemon, Lab, addresses::VIPS, client::Ask, load::under_load, root, wait,
 };
 
 const SETTLE: Duration = Duration::from_secs(15);
 const CHECK: &str = "type = \"tcp\", interval = \"500ms\", timeout = \"400ms\", rise = 1, fall = 3";
 const PORTS: [&str; 3] = ["tcp/80", "tcp/7000", "udp/7000"];
-
-/// Connections that are held all the while.
-const HELD: usize = 200;
-
-/// Requests each second that the clients come to at least, over the whole of a test.
-const RATE: f64 = 2000.0;
 
 fn config(lab: &Lab) -> Config {
     let members: Vec<_> = lab.backends.iter().map(Backend::member).collect();
@@ -43,47 +29,6 @@ fn start() -> Result<(Lab, Daemon)> {
 
 /// The daemon says when it changes its tables.
 const LOUD: &[&str] = &["--log", "info,lb_user::daemon=debug"];
-
-/// Keeps connections busy and asks without a pause while something is done; nothing may fail.
-fn under_load(lab: &Lab, what: &str, act: impl FnOnce() -> Result<()>) -> Result<()> {
-    let mut held: Vec<Held> = (0..HELD)
-        .map(|number| Held::open(&lab.client, VIPS[if number % 2 == 0 { 0 } else { 3 }]))
-        .collect::<Result<_>>()?;
-    let web = Stream::start(&lab.client, Ask::Http, VIPS[0], 3, Duration::from_millis(1))?;
-    let datagrams = Stream::start(&lab.client, Ask::Udp, VIPS[3], 2, Duration::ZERO)?;
-    let (start, stop) = (Instant::now(), AtomicBool::new(false));
-    let (acted, rounds) = std::thread::scope(|scope| {
-        let busy = scope.spawn(|| -> Result<usize> {
-            let mut rounds = 0;
-            while !stop.load(Ordering::Relaxed) || rounds == 0 {
-                for (number, held) in held.iter_mut().enumerate() {
-                    held.ping().with_context(|| format!("held connection {number}, round {rounds}"))?;
-                }
-                rounds += 1;
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            Ok(rounds)
-        });
-        let acted = act();
-        stop.store(true, Ordering::Relaxed);
-        (acted, busy.join().map_err(|_| anyhow!("the client panicked")))
-    });
-    let seconds = start.elapsed().as_secs_f64();
-    let (web, datagrams) = (stream::tally(&web.stop()?), stream::tally(&datagrams.stop()?));
-    acted?;
-    let rounds = rounds??;
-    let asked = web.answered() + datagrams.answered();
-    println!(
-        "{what}: {:.1} s, {:.0} requests/s ({} by HTTP), {} failed; {HELD} held connections, {rounds} rounds, none lost",
-        seconds,
-        asked as f64 / seconds,
-        web.answered(),
-        web.failed() + datagrams.failed(),
-    );
-    ensure!(web.failed() == 0 && datagrams.failed() == 0, "{what}: HTTP {web}; UDP {datagrams}");
-    ensure!(asked as f64 > RATE * seconds, "{what}: only {:.0} requests/s", asked as f64 / seconds);
-    Ok(())
-}
 
 /// What the daemon that runs now has logged: the log is one file for all.
 fn log_of(daemon: &Daemon) -> String {

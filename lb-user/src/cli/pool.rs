@@ -109,7 +109,7 @@ mod tests {
         let name = || "web".to_owned();
         let cases = [
             ("lb pool", Request::Pools(None)),
-            ("lb p ls", Request::Pools(None)),
+            ("lb po ls", Request::Pools(None)),
             ("lb pool show web", Request::Pools(Some(name()))),
             (
                 "lb pool add web",

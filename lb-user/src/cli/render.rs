@@ -1,6 +1,7 @@
 //! Answers as text for people: views in, text out, no I/O. The layout is ipvsadm's, the words are HAProxy's,
 //! and a state never stands without its reason.
 
+mod apply;
 mod counters;
 pub(super) mod events;
 mod flows;
@@ -30,6 +31,8 @@ pub fn response(response: &Response, paint: Paint) -> String {
         Response::Flows(views) => flows::flows(views, paint),
         Response::Trace(view) => trace::trace(view, paint),
         Response::Events(views) => views.iter().map(|view| events::line(view, paint)).collect(),
+        Response::Plan(view) => apply::plan(view, paint),
+        Response::History(views) => apply::history(views, paint),
         // What follows is shown as it comes.
         Response::Streaming => String::new(),
         Response::Done(done) => format!("{} (generation {})\n", printable(&done.message), done.generation),

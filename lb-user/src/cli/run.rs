@@ -13,6 +13,9 @@ use crate::daemon;
 /// Where programs, maps and links are pinned unless told otherwise.
 pub const DEFAULT_PINS: &str = "/sys/fs/bpf/lb";
 
+/// Where the daemon keeps what is to outlive it, unless told otherwise.
+const DEFAULT_STATE: &str = "/var/lib/lb";
+
 /// The target of the kernel programs' log: a line for each packet.
 pub const PACKET_LOG: &str = "lb_ebpf";
 
@@ -29,6 +32,8 @@ pub struct RunArgs {
     pub socket_group: Option<String>,
     /// Directory in a bpffs for programs, maps and links.
     pub pins: PathBuf,
+    /// Where the daemon keeps what is to outlive it.
+    pub state: PathBuf,
     /// Leave the program attached when the daemon stops.
     pub keep_forwarding: bool,
 }
@@ -52,6 +57,9 @@ pub(super) struct RunOptions {
     /// Directory in a bpffs where programs, maps and links are pinned
     #[arg(long, value_name = "DIR", default_value = DEFAULT_PINS)]
     pins: PathBuf,
+    /// Directory for what outlives the daemon: past configurations, for lb rollback
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE)]
+    state: PathBuf,
     /// Go on forwarding after the daemon has stopped; the next one takes over
     #[arg(long)]
     keep_forwarding: bool,
@@ -67,8 +75,8 @@ impl RunOptions {
     }
 
     fn args(self, socket: PathBuf) -> RunArgs {
-        let Self { config, interfaces, socket_group, pins, keep_forwarding, log: _ } = self;
-        RunArgs { config, interfaces, socket, socket_group, pins, keep_forwarding }
+        let Self { config, interfaces, socket_group, pins, state, keep_forwarding, log: _ } = self;
+        RunArgs { config, interfaces, socket, socket_group, pins, state, keep_forwarding }
     }
 }
 
@@ -121,6 +129,7 @@ mod tests {
                 socket: "/s".into(),
                 socket_group: Some("g".to_owned()),
                 pins: "/p".into(),
+                state: "/var/lib/lb".into(),
                 keep_forwarding: true,
             }
         );

@@ -59,7 +59,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, Problem> {
     parse_duration(text).ok_or_else(|| Problem::BadDuration(text.to_owned()))
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+/// `500ms`, `2s`, `1.5s`, `1m`, `1h`.
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
     let (number, unit) = text.split_at(unit_at);
     let nanos_per_unit: u64 = match unit {

@@ -10,6 +10,7 @@ use std::{
 use crate::{
     api::{Request, Response, StateView},
     model::{
+        history::Past,
         next_hop::{NextHop, Unreachable},
         packet_event::PacketEvent,
         plan::Change,
@@ -79,6 +80,13 @@ pub enum Event {
         /// Its way, or why it cannot be told.
         trace: Result<Box<Trace>, String>,
     },
+    /// [`Action::ReadNamed`] was carried out.
+    NamedRead {
+        /// Which.
+        token: Token,
+        /// The text, with the files that it names.
+        source: Source,
+    },
     /// The programs told of packets.
     Packets(Vec<PacketEvent>),
     /// A piece of a stream found no room: its client reads too slowly.
@@ -140,6 +148,15 @@ pub enum Action {
         /// What is to be there.
         after: String,
     },
+    /// Read the files that a text of a configuration names, and report.
+    ReadNamed {
+        /// To be named in the report.
+        token: Token,
+        /// The text.
+        text: String,
+    },
+    /// Keep a configuration for those who may want to go back to it.
+    Keep(Past),
     /// Read the flow table, and report.
     ReadFlows,
     /// Find out the way of a packet through the tables as they are, and report.

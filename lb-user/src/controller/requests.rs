@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Controller, Level, Token, Writing};
+use super::{Action, Controller, Level, Token, Writing, apply::NOBODY};
 use crate::{
     api::{Done, Edit, Refusal, RefusalKind, Request, Response},
     config,
@@ -62,12 +62,16 @@ impl Controller {
             Request::Trace(spec) => return self.ask_trace(token, &spec, actions),
             Request::Events(query) => return self.take_events_query(token, query, actions),
             Request::Capture(query) => return self.take_capture_query(now, token, &query, actions),
-            Request::Edit(edit) => match self.edit(&edit) {
+            Request::Plan(_) | Request::Apply(_) | Request::Rollback(_) => {
+                return self.propose(token, request, actions);
+            }
+            Request::Confirm => self.confirm(),
+            Request::History(None) => Response::History(self.history_views()),
+            Request::History(Some(number)) => self.past(number),
+            Request::Edit(edit) => match self.edit(now, &edit) {
                 Ok((source, desired)) => {
-                    let (before, after) = (self.source.text.clone(), source.text.clone());
-                    self.writing = Some(Writing { token, source, desired, said: describe(&edit) });
-                    actions.push(Action::WriteConfig { token, before, after });
-                    return;
+                    let said = describe(&edit);
+                    return self.write(Writing { token, source, desired, said, terms: None }, actions);
                 }
                 Err(refusal) => Response::Refused(refusal),
             },
@@ -76,24 +80,20 @@ impl Controller {
     }
 
     /// The configuration after the edit, and what it asks for.
-    fn edit(&self, edit: &Edit) -> Result<(Source, Desired), Refusal> {
-        if self.writing.is_some() {
-            return Err(refusal(
-                RefusalKind::Conflict,
-                "another edit is being written; try again".to_owned(),
-            ));
+    fn edit(&self, now: Duration, edit: &Edit) -> Result<(Source, Desired), Refusal> {
+        if let Some(trial) = &self.trial {
+            let left = trial.ends.saturating_sub(now).as_secs();
+            let error = format!(
+                "the configuration in force is on trial for {left} s more: lb confirm or lb rollback first"
+            );
+            return Err(refusal(RefusalKind::Conflict, error));
         }
-        if !self.config.errors.is_empty() {
-            let mut errors = vec![format!(
-                "{} has errors; an edit now would be lost or would overwrite it: mend it first",
-                self.config.path
-            )];
-            errors.extend(self.config.errors.iter().cloned());
-            return Err(Refusal { kind: RefusalKind::Conflict, errors });
-        }
+        self.check_writable()?;
         let text = config::edit(&self.source, edit)?;
         let source = Source { text, files: self.source.files.clone() };
-        let desired = self.accept(&source).map_err(|errors| Refusal { kind: RefusalKind::Failed, errors })?;
+        let desired = self
+            .accept(&source, &self.config.path)
+            .map_err(|errors| Refusal { kind: RefusalKind::Failed, errors })?;
         Ok((source, desired))
     }
 
@@ -105,20 +105,31 @@ impl Controller {
         result: Result<(), String>,
         actions: &mut Vec<Action>,
     ) {
-        let Some(Writing { source, desired, said, .. }) =
+        let Some(Writing { source, desired, said, terms, .. }) =
             self.writing.take_if(|writing| writing.token == token)
         else {
             return;
         };
         let response = match result {
             Ok(()) => {
+                let (before, up) = (self.source.clone(), self.up());
                 self.adopt(now, source, desired, actions);
+                self.begin_trial(now, before, up, terms);
+                self.keep(now, said.clone(), actions);
                 actions.push(Action::Log(Level::Info, format!("edited: {said}")));
                 Response::Done(Done { generation: self.config.generation, message: said })
             }
-            Err(why) => Response::Refused(refusal(RefusalKind::Failed, why)),
+            Err(why) => {
+                if token == NOBODY {
+                    let said = format!("cannot write {}: {why}", self.config.path);
+                    actions.push(Action::Log(Level::Error, said));
+                }
+                Response::Refused(refusal(RefusalKind::Failed, why))
+            }
         };
-        actions.push(Action::Reply { token, response });
+        if token != NOBODY {
+            actions.push(Action::Reply { token, response });
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Scenarios: what the controller does when the outside behaves in one way or another.
 
+mod apply;
 mod counters;
 mod edits;
 mod events;

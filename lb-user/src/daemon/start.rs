@@ -59,7 +59,7 @@ impl Start {
         let identity = identity(&mut kernel, started, config_path)?;
         let tables = Tables { memory: kernel.read(), counters: kernel.counters(kernel.limits().counters) };
         let controller = Controller::found(started.elapsed(), tables, identity, desired)?;
-        controller.accept(source).map_err(|errors| anyhow::Error::msg(errors.join("; ")))?;
+        controller.accept(source, config_path).map_err(|errors| anyhow::Error::msg(errors.join("; ")))?;
         Ok(Some(Self { kernel, controller, found: true }))
     }
 }

@@ -146,6 +146,17 @@ impl ConfigFile {
         .await
     }
 
+    /// A text that may take the file's place, with the files that it names.
+    pub async fn with_files(&self, text: String) -> Source {
+        let (path, named) = (self.path.clone(), self.named);
+        let read = tokio::task::spawn_blocking({
+            let text = text.clone();
+            move || read_named(&path, named, text)
+        });
+        // The task does not panic; should it all the same, the files are missing, which is an error of the text.
+        read.await.unwrap_or_else(|_| Source::of(text))
+    }
+
     /// Replaces its text `base` by `text`: at any moment, also after a crash, it holds the one or the other.
     /// Mode and owner stay; a symbolic link stays one. The watcher does not report the new text.
     ///
@@ -318,13 +329,16 @@ fn is_change(kind: EventKind) -> bool {
 /// # Errors
 /// If the configuration itself cannot be read, or is no text. Of the others the source says so.
 pub fn read(path: &Path, named: FilesNamed) -> Result<Source, ConfigFileError> {
-    let text = read_text(path)?;
-    let read_named = |name: String| {
+    Ok(read_named(path, named, read_text(path)?))
+}
+
+fn read_named(path: &Path, named: FilesNamed, text: String) -> Source {
+    let read = |name: String| {
         let text = read_text(&path_of(path, &name)).map(Arc::from).map_err(|error| error.why());
         (name, text)
     };
-    let files = named(&text).into_iter().map(read_named).collect();
-    Ok(Source { text, files })
+    let files = named(&text).into_iter().map(read).collect();
+    Source { text, files }
 }
 
 /// Where a file is that a configuration names.

@@ -97,6 +97,25 @@ pub enum Change {
     Settle,
 }
 
+impl Change {
+    /// Entries of tables that it writes.
+    pub fn writes(&self) -> usize {
+        match self {
+            Self::Previous(slots) | Self::Slots(slots) => slots.len(),
+            Self::Index { entries, .. } => entries.len(),
+            Self::Prefixes { set, remove } => set.len() + remove.len(),
+            Self::Capture(_)
+            | Self::Port { .. }
+            | Self::Backend { .. }
+            | Self::Hop { .. }
+            | Self::Standing { .. }
+            | Self::Service { .. }
+            | Self::Config(_) => 1,
+            Self::Features(_) | Self::Settle => 0,
+        }
+    }
+}
+
 /// What the tables are to say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Target {

@@ -203,6 +203,40 @@ fn event() -> EventView {
     EventView { number: 3, time: "2023-11-14T22:13:20.000Z".to_owned(), what: Happening::Log(log) }
 }
 
+fn plan() -> PlanView {
+    let change =
+        |name: &str, change| ChangeView { name: name.to_owned(), change, what: vec!["x".to_owned()] };
+    PlanView {
+        generation: 3,
+        settings: vec!["seed".to_owned()],
+        services: vec![change("www", ChangeKind::Added)],
+        pools: vec![PoolPlanView {
+            name: "web".to_owned(),
+            change: ChangeKind::Changed,
+            what: Vec::new(),
+            backends: vec![change("w1", ChangeKind::Removed)],
+            slots: 11,
+            slots_moved: 3,
+            percent_moved: 27.5,
+            remembered: 5,
+            remembered_on_leaving: 1,
+        }],
+        acls: Vec::new(),
+        steps: 2,
+        writes: 12,
+    }
+}
+
+fn past() -> PastView {
+    PastView {
+        number: 4,
+        time: "2023-11-14T22:13:20.000Z".to_owned(),
+        said: "lb was started".to_owned(),
+        in_force: true,
+        text: Some("[lb]\n".to_owned()),
+    }
+}
+
 pub(crate) fn done() -> Done {
     Done { generation: 7, message: "done".to_owned() }
 }
@@ -221,6 +255,10 @@ pub(crate) fn answer(request: &Request) -> Response {
         Request::Trace(spec) => Response::Trace(Box::new(trace(spec))),
         Request::Events(EventsQuery { follow: false, .. }) => Response::Events(vec![event()]),
         Request::Events(_) | Request::Capture(_) => Response::Streaming,
-        Request::Edit(_) => Response::Done(done()),
+        Request::Plan(_) => Response::Plan(Box::new(plan())),
+        Request::History(_) => Response::History(vec![past()]),
+        Request::Edit(_) | Request::Apply(_) | Request::Confirm | Request::Rollback(_) => {
+            Response::Done(done())
+        }
     }
 }

@@ -48,6 +48,18 @@ fn requests() -> Vec<Request> {
             interface: None,
         }),
         Request::Events(EventsQuery { last: Some(7), follow: false }),
+        Request::Plan(Proposal { text: "[lb]\n".to_owned() }),
+        Request::Apply(ApplySpec {
+            text: "[lb]\nseed = \"ü\"\n".to_owned(),
+            confirm_seconds: Some(60),
+            max_down_percent: Some(20),
+            generation: Some(3),
+        }),
+        Request::Confirm,
+        Request::Rollback(None),
+        Request::Rollback(Some(7)),
+        Request::History(None),
+        Request::History(Some(7)),
     ];
     requests.extend(
         [

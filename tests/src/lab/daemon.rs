@@ -305,6 +305,7 @@ fn launch(
 ) -> Result<Process> {
     let mut command = namespace.command(lb);
     command.arg("run").arg("--config").arg(config).arg("--socket").arg(socket).arg("--pins").arg(pins);
+    command.arg("--state").arg(config.with_file_name("state"));
     Process::spawn(command.args(arguments), log)
 }
 

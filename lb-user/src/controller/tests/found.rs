@@ -151,3 +151,26 @@ fn tables_that_contradict_themselves_are_not_gone_on_with() {
         assert!(error.is_some(), "{what}");
     }
 }
+
+/// A plan that stopped half-way left a pool twice: as it was, where nothing leads any more, and as it is.
+#[test]
+fn what_a_plan_left_behind_is_not_written_over_while_it_serves() {
+    let pool = |slots: u32| {
+        format!(
+            "[[pool]]\nname = \"p0\"\nslots = {slots}\n[[pool.backend]]\nname = \"b0\"\naddress = \"10.0.0.2\"\nweight = 0\n"
+        )
+    };
+    let service = "[[service]]\nname = \"s0\"\nvip = \"192.0.2.1\"\nports = [\"tcp/80\"]\npool = \"p0\"\n";
+    for steps in 0..12 {
+        let mut world = World::new();
+        world.way("10.0.0.2", on_link("10.0.0.2", 3));
+        world.configure(&pool(31));
+        world.plan_fails_at = Some(steps);
+        world.configure(&(pool(61) + service));
+        world.restart();
+        world.wait(2);
+        world.plan_fails_at = None;
+        world.wait(2);
+        assert!(world.status().warnings.is_empty());
+    }
+}

@@ -17,6 +17,7 @@ use crate::{
     api::{Edit, Request, Response, State, Status},
     config,
     model::{
+        history::Past,
         memory::{
             Memory,
             audit::{InFlight, audit, destinations, same_tables},
@@ -67,6 +68,8 @@ pub(super) struct World {
     pub(super) file: String,
     /// The files that it names.
     pub(super) files: Files,
+    /// Configurations kept.
+    pub(super) kept: Vec<Past>,
     /// Why writing the file fails.
     pub(super) disk_error: Option<String>,
     /// Each plan fails after so many steps.
@@ -104,6 +107,7 @@ impl World {
             alive: BTreeSet::new(),
             file: String::new(),
             files: Files::new(),
+            kept: Vec::new(),
             disk_error: None,
             plan_fails_at: None,
             plans_wait: false,
@@ -178,6 +182,13 @@ impl World {
                 self.probes = probes;
                 Vec::new()
             }
+            Action::ReadNamed { token, text } => {
+                vec![Event::NamedRead { token, source: Source { text, files: self.files.clone() } }]
+            }
+            Action::Keep(past) => {
+                self.kept.push(past);
+                Vec::new()
+            }
             Action::WriteConfig { token, before, after } => {
                 let result = match &self.disk_error {
                     Some(error) => Err(error.clone()),
@@ -231,6 +242,7 @@ impl World {
         let desired = config::parse(&self.file, &self.files).expect("a file that a daemon starts with");
         let tables = Tables { memory: self.memory.clone(), counters: Counters::default() };
         self.controller = Controller::found(self.now, tables, identity(), desired).expect("sound tables");
+        self.controller.recall(self.kept.clone());
         self.waiting = None;
         self.plans_wait = false;
         self.resolving.clear();

@@ -88,13 +88,21 @@ impl<T: Pod> MappedArray<T> {
 
     /// Loads an element word by word.
     pub fn load(&self, index: usize) -> T {
-        let mut words = Vec::with_capacity(self.words_per_element * 8);
-        for word in 0..self.words_per_element {
+        // Some maps are read as a whole each second or two: no allocation for what fits into two cache lines.
+        let mut few = [0; 128];
+        let mut many = Vec::new();
+        let size = self.words_per_element * 8;
+        let bytes = if size <= few.len() {
+            &mut few[..size]
+        } else {
+            many.resize(size, 0);
+            &mut many[..]
+        };
+        for (word, chunk) in bytes.chunks_exact_mut(8).enumerate() {
             let value = self.word(index * self.words_per_element + word).load(Ordering::Acquire);
-            words.extend_from_slice(&value.to_ne_bytes());
+            chunk.copy_from_slice(&value.to_ne_bytes());
         }
-        lb_common::wire::pod::read(&words, 0)
-            .unwrap_or_else(|| unreachable!("an element has the size of a T"))
+        lb_common::wire::pod::read(bytes, 0).unwrap_or_else(|| unreachable!("an element has the size of a T"))
     }
 
     /// Loads an element, if there is one of that number.

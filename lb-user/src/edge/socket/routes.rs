@@ -9,7 +9,7 @@ use axum::{
     extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, State},
     http::{Method, StatusCode, Uri, header, request::Parts},
     response::IntoResponse,
-    routing::{get, patch, post},
+    routing::{get, patch, post, put},
 };
 use futures_util::stream;
 use serde::de::DeserializeOwned;
@@ -20,12 +20,15 @@ use tokio::{
 
 use super::Call;
 use crate::api::{
-    BackendPatch, BackendSpec, CaptureQuery, Edit, EventsQuery, PoolPatch, PoolSpec, Refusal, RefusalKind,
-    Request, Response, ServicePatch, ServiceSpec, TraceSpec,
+    ApplySpec, BackendPatch, BackendSpec, CaptureQuery, Edit, EventsQuery, PastQuery, PoolPatch, PoolSpec,
+    Proposal, Refusal, RefusalKind, Request, Response, ServicePatch, ServiceSpec, TraceSpec,
 };
 
 /// Largest body taken, bytes.
 const BODY_LIMIT: usize = 1 << 20;
+
+/// The same for a whole configuration.
+const CONFIG_LIMIT: usize = 64 << 20;
 
 /// Pieces of a stream that wait for their client.
 const PIECES: usize = 1024;
@@ -49,6 +52,7 @@ pub(super) fn router(calls: mpsc::Sender<Call>, patience: Duration) -> Router {
         .route("/v1/pools/{name}", get(pool).patch(set_pool).delete(delete_pool))
         .route("/v1/pools/{pool}/backends", post(add_backend))
         .route("/v1/pools/{pool}/backends/{name}", patch(set_backend).delete(delete_backend))
+        .merge(configurations())
         .fallback(async |uri: Uri| {
             Answer::refuse(
                 StatusCode::NOT_FOUND,
@@ -65,6 +69,33 @@ pub(super) fn router(calls: mpsc::Sender<Call>, patience: Duration) -> Router {
         })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(Link { calls, patience })
+}
+
+/// Configurations as a whole: their texts may be long.
+fn configurations() -> Router<Link> {
+    Router::new()
+        .route("/v1/config", put(apply))
+        .route("/v1/config/plan", post(plan))
+        .route("/v1/config/confirm", post(async |daemon: Daemon| daemon.ask(Request::Confirm).await))
+        .route("/v1/config/rollback", post(rollback))
+        .route("/v1/config/history", get(history))
+        .layer(DefaultBodyLimit::max(CONFIG_LIMIT))
+}
+
+async fn plan(daemon: Daemon, Input(proposal): Input<Proposal>) -> Answer {
+    daemon.ask(Request::Plan(proposal)).await
+}
+
+async fn apply(daemon: Daemon, Input(spec): Input<ApplySpec>) -> Answer {
+    daemon.ask(Request::Apply(spec)).await
+}
+
+async fn rollback(daemon: Daemon, Asked(PastQuery { number }): Asked<PastQuery>) -> Answer {
+    daemon.ask(Request::Rollback(number)).await
+}
+
+async fn history(daemon: Daemon, Asked(PastQuery { number }): Asked<PastQuery>) -> Answer {
+    daemon.ask(Request::History(number)).await
 }
 
 /// A question, though it has a body.

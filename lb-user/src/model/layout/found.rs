@@ -150,6 +150,13 @@ impl Layout {
             claim(&mut self.slots, slot_base, found.slots)?;
             claim(&mut self.backends, found.backend_base, found.capacity)?;
         }
+        // What no service leads to, a plan that stopped half-way has left: nobody gets its place before it is cleared.
+        for (index, backend) in (0u32..).zip(&memory.backends) {
+            if backend.standing != 0 {
+                // Not if it is a pool's.
+                self.backends.claim(index, 1).ok();
+            }
+        }
         Ok(pools)
     }
 

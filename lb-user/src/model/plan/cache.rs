@@ -27,7 +27,7 @@ struct CachedTable {
 
 impl TableCache {
     /// The table of a pool.
-    pub(super) fn table(&mut self, pool: &PoolTarget, place: &PoolPlace, outer: &Outer) -> &[Slot] {
+    pub fn table(&mut self, pool: &PoolTarget, place: &PoolPlace, outer: &Outer) -> &[Slot] {
         let members: Vec<(IpAddr, u16, u32)> = pool
             .members
             .iter()
