@@ -469,13 +469,15 @@ impl Kept {
     pub fn keep(&mut self, ctx: *mut xdp_md, most: u32) {
         // SAFETY: the context is the program's own.
         let whole = unsafe { bpf_xdp_get_buff_len(ctx) };
-        let length = opaque(whole.min(u64::from(most)));
+        // One less, because the verifier of kernel 6.1 learns nothing from a comparison with 0 and wants to see that
+        // something is read.
+        let but_one = opaque(whole.min(u64::from(most)).wrapping_sub(1));
         self.length = 0;
         self.whole = whole;
-        // The verifier wants to see these bounds.
-        if length == 0 || length > u64::from(CAPTURE_BYTES) {
+        if but_one >= u64::from(CAPTURE_BYTES) {
             return;
         }
+        let length = but_one + 1;
         // SAFETY: `frame` has room for so many bytes.
         let error = unsafe { bpf_xdp_load_bytes(ctx, 0, self.frame.as_mut_ptr().cast(), length as u32) };
         if error == 0 {

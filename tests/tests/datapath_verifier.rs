@@ -1,20 +1,39 @@
 //! What the programs cost the kernel's verifier stays within the limits of `verifier-budget.toml`.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use aya::programs::{ProgramInfo, SchedClassifier};
 use lb_common::abi::{Features, name};
 use lb_tests::datapath::{LIMITS, within, xdp};
 use lb_user::edge::kernel::{Kernel, LoadOptions};
 
+/// The budget for this kernel: the newest that is not newer than it.
 fn budget() -> anyhow::Result<BTreeMap<String, i64>> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let running = version(&release)?;
     let text = include_str!("../verifier-budget.toml");
     let document: toml_edit::DocumentMut = text.parse()?;
+    let mut budgets = BTreeMap::new();
+    for (kernel, budget) in document.iter() {
+        budgets.insert(version(kernel)?, budget.as_table().context("a budget is a table")?);
+    }
+    let (kernel, budget) =
+        budgets.range(..=running).next_back().with_context(|| format!("no budget for kernel {release}"))?;
+    println!("kernel {}, budget for {}.{}", release.trim(), kernel.0, kernel.1);
     let entry = |(program, limit): (&str, &toml_edit::Item)| {
         Ok((program.to_owned(), limit.as_integer().with_context(|| format!("{program} has no number"))?))
     };
-    document.iter().map(entry).collect()
+    budget.iter().map(entry).collect()
+}
+
+/// The first two numbers of a kernel's release.
+fn version(release: &str) -> anyhow::Result<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
+        _ => bail!("{release} is no kernel's release"),
+    }
 }
 
 fn load(features: Features, log_packets: bool) -> anyhow::Result<Kernel> {

@@ -9,6 +9,7 @@ mod bench;
 mod check;
 mod daemon;
 mod fuzz;
+mod kernels;
 mod lab;
 mod process;
 mod setup;
@@ -78,6 +79,8 @@ enum Task {
 What kernel and model differ on is made small, and kept under tests/corpus/: `cargo xtask test` tries it first."
     )]
     FuzzDatapath(fuzz::Options),
+    /// Test the packet path on Debian's kernels 6.1 and 6.12, under software emulation. Needs root.
+    Kernels(kernels::Options),
     /// Check the structural rules: what may import what, where things may stand.
     Tidy,
     /// Build lb and run it on an interface. Needs root.
@@ -130,7 +133,7 @@ What kernel and model differ on is made small, and kept under tests/corpus/: `ca
 
 fn main() -> ExitCode {
     match run(Cli::parse().task) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -138,9 +141,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(task: Task) -> anyhow::Result<()> {
+fn run(task: Task) -> anyhow::Result<ExitCode> {
     let workspace = Workspace::find()?;
-    match task {
+    let done = match task {
+        Task::Kernels(options) => return kernels::run(&workspace, &options),
         Task::Setup { check } => setup::run(&workspace, if check { Mode::Check } else { Mode::Install }),
         Task::Build { release: _, debug } => {
             setup::run(&workspace, Mode::Install)?;
@@ -158,7 +162,8 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Demo { keep, args } => lab::demo(&workspace, keep, &args),
         Task::Bench { args } => bench::run(&workspace, &args),
         Task::Lab { action, args } => lab::run(&workspace, action, &args),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

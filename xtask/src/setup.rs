@@ -7,6 +7,8 @@ mod compiler;
 mod linker;
 mod tools;
 
+pub(crate) use apt::Apt;
+
 use anyhow::{Result, bail};
 
 use crate::workspace::Workspace;
@@ -26,7 +28,7 @@ pub(crate) enum Mode {
 /// Something is missing and could not, or should not, be installed; the message says what to do.
 pub(crate) fn run(workspace: &Workspace, mode: Mode) -> Result<()> {
     let mut missing = 0;
-    let mut apt = apt::Apt::default();
+    let mut apt = Apt::default();
 
     let compiler = match compiler::find() {
         Some(compiler) => Some(compiler),
