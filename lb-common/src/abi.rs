@@ -172,8 +172,8 @@ pub struct Config {
     pub seed: u64,
     /// After this many ticks the fragments of a packet are not waited for any more (RFC 791 section 3.2).
     pub fragment_idle: u32,
-    /// Zero, which the verifier does not know: see [`crate::packet::Packet::blurred`].
-    pub zero: u32,
+    /// Zero.
+    pub pad: u32,
     /// UDP port of GUE packets, host byte order.
     pub gue_port: u64,
     /// How many dropped packets a CPU tells of in one [`Window`].

@@ -295,8 +295,8 @@ pub fn features() -> Features {
 /// A zero that the verifier does not know: see [`lb_common::packet::Packet::blurred`].
 #[inline(always)]
 pub fn zero() -> u32 {
-    // SAFETY: the map has one element, which lives as long as the program.
-    lb_config.get_ptr(0).map_or(0, |config| unsafe { (&raw const (*config).zero).read_volatile() })
+    // The clock's highest bit: a load, where a map would cost a look-up.
+    (jiffies() >> 63) as u32
 }
 
 #[inline(always)]

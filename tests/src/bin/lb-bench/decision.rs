@@ -12,7 +12,7 @@ use crate::{
     Effort,
     report::{Figure, Report, least, median},
     stand::{Rounds, Scene, Stand},
-    worlds::{IN_4, IN_6, L2, NOBODYS, REDIRECT, World},
+    worlds::{GUE, IN_4, IN_6, L2, NOBODYS, REDIRECT, World},
 };
 
 const PART: &str = "decision";
@@ -68,7 +68,7 @@ struct Case {
 #[rustfmt::skip]
 fn cases() -> Vec<Case> {
     use Fate::{Passed, Redirected, Transmitted};
-    use World::{Always, EveryFeature, Limited, Listed, Plain, Services, Transition};
+    use World::{Always, EveryFeature, Gue, Limited, Listed, Plain, Services, Transition};
     let case = |name, world, vips, family, kind, flows, fate, goal: f64, is_quick| Case {
         name, world, vips, family, kind, flows, fate, goal: (goal > 0.0).then_some(goal), is_quick,
     };
@@ -93,6 +93,8 @@ fn cases() -> Vec<Case> {
         case("not for a VIP, TCP/IPv4",           Plain, NOBODYS, 0, Established, 1,    Passed, 1.3, true),
         case("not for a VIP, TCP/IPv4, 1 Mi flows", Plain, NOBODYS, 0, Established, MORE, Passed, 0.0, false),
         case("not for a VIP, TCP/IPv6",           Plain, NOBODYS, 1, Established, 1,    Passed, 1.3, false),
+        case("IPv4 in GUE over IPv4, TCP, 1 flow",  Gue, GUE, 0, Established, 1, Transmitted, 2.6, true),
+        case("IPv6 in GUE over IPv4, TCP, 1 flow",  Gue, GUE, 1, Established, 1, Transmitted, 2.6, false),
         case("every feature, none used",          EveryFeature, L2, 0, Established, 1,  Transmitted, 0.0, false),
         case("list of 10,000 prefixes, 1 flow",   Listed,  L2, 0, Established, 1,    Transmitted, 0.0, true),
         case("list of 10,000 prefixes, 1 Mi flows", Listed, L2, 0, Established, MORE, Transmitted, 0.0, false),
@@ -120,7 +122,6 @@ struct Done {
 /// Measures every case.
 pub(crate) fn run(effort: &Effort, report: &mut Report) -> Result<()> {
     let rounds = if effort.quick { 40 } else { 100 };
-    lb_tests::datapath::namespace::interfaces()?;
     let mut stand = Stand::load()?;
     let mut world: Option<(World, Rig)> = None;
     let mut done: Vec<Done> = Vec::new();

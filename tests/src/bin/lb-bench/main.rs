@@ -4,6 +4,8 @@
 //! A part fails if what it measured did not do its work: counters must agree with iterations, verdicts with what a
 //! case expects.
 
+mod checks;
+mod control;
 mod decision;
 mod report;
 mod stand;
@@ -46,6 +48,10 @@ struct Arguments {
 enum Part {
     /// What the program costs for each packet.
     Decision,
+    /// What a change costs: lookup tables, reloads, memory.
+    Control,
+    /// What health checks cost the daemon.
+    Checks,
 }
 
 /// How thorough to be.
@@ -83,10 +89,17 @@ fn run(arguments: Arguments) -> Result<()> {
     pin()?;
     let mut report = Report::default();
     let wants = |part| arguments.only.is_none_or(|only| only == part);
+    // The programs' interfaces exist in a namespace of their own, which goes with this process.
+    unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace")?;
+    lb_tests::datapath::namespace::interfaces()?;
     if wants(Part::Decision) {
-        // The programs' interfaces exist in a namespace of their own, which goes with this process.
-        unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace")?;
         decision::run(&effort, &mut report)?;
+    }
+    if wants(Part::Control) {
+        control::run(&effort, &mut report)?;
+    }
+    if wants(Part::Checks) {
+        checks::run(&effort, &mut report)?;
     }
     report.print_goals();
     if let Some(path) = &arguments.json {

@@ -9,11 +9,14 @@ use lb_common::{
 };
 use lb_tests::datapath::{
     EGRESS, INGRESS, Rig,
-    target::{LONG, hop, ipip, l2, name, name_vips, service, tracked},
+    target::{LONG, behind, hop, ipip, l2, name, name_vips, service, tracked},
 };
 use lb_user::{
     edge::kernel::LoadOptions,
-    model::plan::{ListTarget, MemberTarget, ServiceTarget, Target},
+    model::{
+        plan::{ListTarget, MemberTarget, ServiceTarget, Target},
+        service::Via,
+    },
 };
 
 /// Sizes of the tables: what 10,000 services of 10 backends need.
@@ -28,7 +31,9 @@ const SLOTS: u32 = 16_381;
 pub(crate) enum World {
     /// A service of each kind in the steady state, on a program that can do nothing else.
     Plain,
-    /// The same, on a program that has every feature, none of which is used.
+    /// Backends behind GUE, on a program that can do that.
+    Gue,
+    /// As [`Self::Plain`], on a program that has every feature, none of which is used.
     EveryFeature,
     /// Each service has a list of sources.
     Listed,
@@ -47,6 +52,7 @@ pub(crate) const L2: [&str; 2] = ["10.64.0.0", "2001:db8:64::"];
 pub(crate) const REDIRECT: [&str; 2] = ["10.65.0.0", "2001:db8:65::"];
 pub(crate) const IN_4: [&str; 2] = ["10.66.0.0", "2001:db8:66::"];
 pub(crate) const IN_6: [&str; 2] = ["10.67.0.0", "2001:db8:67::"];
+pub(crate) const GUE: [&str; 2] = ["10.69.0.0", "2001:db8:69::"];
 /// Nobody's.
 pub(crate) const NOBODYS: [&str; 2] = ["10.68.0.0", "2001:db8:68::"];
 
@@ -54,6 +60,7 @@ impl World {
     fn features(self) -> Features {
         match self {
             Self::Plain | Self::Always | Self::Transition | Self::Services(_) => Features::NONE,
+            Self::Gue => Features::GUE,
             Self::EveryFeature => Features::ALL,
             Self::Listed => Features::ACL,
             Self::Limited => Features::LIMITS,
@@ -104,7 +111,10 @@ impl World {
             ("in4", IN_4, |number| ipip(&far(number), hop(INGRESS, number as u8))),
             ("in6", IN_6, |number| ipip(&format!("2001:db8:9::{number:x}"), hop(INGRESS, number as u8))),
         ];
-        for (pool, vips, member) in ways {
+        let gue: (&str, [&str; 2], Member) =
+            ("gue", GUE, |number| behind(Via::Gue, &far(number), hop(INGRESS, number as u8)));
+        let gue = (self == Self::Gue).then_some(gue);
+        for (pool, vips, member) in ways.into_iter().chain(gue) {
             target.pools.push(tracked(pool, SLOTS, members(BACKENDS, member)));
             for (vip, family) in vips.iter().zip(["v4", "v6"]) {
                 let base = service(&format!("{pool}.{family}"), vip, &["tcp/80", "udp/80"], pool);
