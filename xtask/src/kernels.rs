@@ -1,4 +1,5 @@
-//! The packet path on other kernels: boots Debian's under software emulation and runs tests there.
+//! Other kernels: boots Debian's under software emulation, runs the tests of the packet path there, and counts
+//! instructions.
 //!
 //! Slow (a minute or more for each kernel), and of no use where QEMU or a kernel cannot be had: then it says so and ends with
 //! [`SKIPPED`], which is neither success nor failure.
@@ -7,14 +8,17 @@ mod guest;
 mod package;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 
-use self::{guest::Guest, package::Kernel};
+use self::{
+    guest::{Clock, Emulator, Guest},
+    package::Kernel,
+};
 use crate::{
     process,
     setup::{self, Mode},
@@ -70,15 +74,9 @@ pub(crate) struct Options {
 /// # Errors
 /// Not root, a build fails, or a test fails on a kernel.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
-    process::require_root("kernels", "it unpacks kernels, and their modules must be under /lib/modules")?;
-    setup::run(workspace, Mode::Install)?;
-    let directory = workspace.binary("kernels", Profile::Debug);
-    let directory =
-        directory.parent().and_then(|debug| debug.parent()).context("no target directory")?.join("kernels");
-
-    let emulator = match guest::prepare(&directory) {
-        Ok(emulator) => emulator,
-        Err(error) => return Ok(skipped(&format!("kernels cannot be emulated here: {error:#}"))),
+    let (directory, emulator) = match prepare(workspace, "kernels")? {
+        Ok(ready) => ready,
+        Err(skipped) => return Ok(skipped),
     };
     let wanted = |given: &[String], default: &[&str]| -> Vec<String> {
         if given.is_empty() { default.iter().map(ToString::to_string).collect() } else { given.to_vec() }
@@ -97,7 +95,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
         println!("\nkernel {} (emulated: be patient)", kernel.release());
         let guest = Guest::new(&emulator, &kernel, &directory, workspace.root());
         for (test, binary) in &binaries {
-            let ran = guest.run(binary, Duration::from_secs(60 * options.minutes))?;
+            let ran = guest.test(binary, Duration::from_secs(60 * options.minutes))?;
             println!("  {:<4} {test:<22} {:>4} s  {}", ran.verdict(), ran.seconds, ran.summary());
             tested += 1;
             if !ran.passed() {
@@ -116,6 +114,65 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     }
     println!("\n{tested} tests passed on other kernels");
     Ok(ExitCode::SUCCESS)
+}
+
+/// What [`instructions`] takes.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask instructions
+  cargo xtask instructions -- --check             fail if a count is more than 1% above the checked-in one
+  cargo xtask instructions -- --case L2           only cases with this in their name
+
+Exit status 77: nothing could be counted here, and the output says why.")]
+pub(crate) struct CountOptions {
+    /// Passed on to `lb-bench`.
+    #[arg(last = true, value_name = "ARGS")]
+    args: Vec<String>,
+}
+
+/// Counts the instructions that a packet takes: the bench on a machine whose clock counts them.
+///
+/// # Errors
+/// Not root, a build fails, or the bench does.
+pub(crate) fn instructions(workspace: &Workspace, options: &CountOptions) -> Result<ExitCode> {
+    const SERIES: &str = "6.12";
+    let (directory, emulator) = match prepare(workspace, "instructions")? {
+        Ok(ready) => ready,
+        Err(skipped) => return Ok(skipped),
+    };
+    let bench = workspace.build("lb-tests", "lb-bench", Profile::Release)?;
+    let kernel = match Kernel::fetch(SERIES, &directory) {
+        Ok(kernel) => kernel,
+        Err(error) => return Ok(skipped(&format!("kernel {SERIES} cannot be had here: {error:#}"))),
+    };
+    println!("kernel {} (emulated: a minute or more)", kernel.release());
+    let mut command = format!("{} --only instructions", guest::quoted(&bench));
+    for arg in &options.args {
+        command.push_str(&format!(" {}", guest::quoted(Path::new(arg))));
+    }
+    let guest = Guest::new(&emulator, &kernel, &directory, workspace.root());
+    let ran = guest.run(&command, Clock::Instructions, Duration::from_mins(20))?;
+    println!("{}", ran.output);
+    if !ran.succeeded() {
+        bail!(
+            "the bench failed on the emulated machine{}",
+            if ran.output.is_empty() { ": it wrote nothing" } else { "" }
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Finds or installs what emulation takes: where its files are and what does it, or that it cannot be had.
+fn prepare(workspace: &Workspace, task: &str) -> Result<Result<(PathBuf, Emulator), ExitCode>> {
+    process::require_root(task, "it unpacks kernels, and their modules must be under /lib/modules")?;
+    setup::run(workspace, Mode::Install)?;
+    let directory = workspace.binary("kernels", Profile::Debug);
+    let directory =
+        directory.parent().and_then(|debug| debug.parent()).context("no target directory")?.join("kernels");
+    Ok(match guest::prepare(&directory) {
+        Ok(emulator) => Ok((directory, emulator)),
+        Err(error) => Err(skipped(&format!("kernels cannot be emulated here: {error:#}"))),
+    })
 }
 
 fn skipped(why: &str) -> ExitCode {

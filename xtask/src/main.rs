@@ -81,6 +81,8 @@ What kernel and model differ on is made small, and kept under tests/corpus/: `ca
     FuzzDatapath(fuzz::Options),
     /// Test the packet path on Debian's kernels 6.1 and 6.12, under software emulation. Needs root.
     Kernels(kernels::Options),
+    /// Count the instructions that a packet takes, under software emulation. Needs root.
+    Instructions(kernels::CountOptions),
     /// Check the structural rules: what may import what, where things may stand.
     Tidy,
     /// Build lb and run it on an interface. Needs root.
@@ -144,6 +146,7 @@ fn main() -> ExitCode {
 fn run(task: Task) -> anyhow::Result<ExitCode> {
     let workspace = Workspace::find()?;
     let done = match task {
+        Task::Instructions(options) => return kernels::instructions(&workspace, &options),
         Task::Kernels(options) => return kernels::run(&workspace, &options),
         Task::Setup { check } => setup::run(&workspace, if check { Mode::Check } else { Mode::Install }),
         Task::Build { release: _, debug } => {

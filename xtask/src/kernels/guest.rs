@@ -1,4 +1,4 @@
-//! An emulated machine with this one's files, for the time of one test.
+//! An emulated machine with this one's files, for the time of one command.
 
 use std::{
     fs,
@@ -59,7 +59,7 @@ pub(super) struct Guest<'a> {
     workspace: &'a Path,
 }
 
-/// What became of a test.
+/// What became of a command.
 pub(super) struct Ran {
     /// Its exit status; `None` if it did not end.
     status: Option<i32>,
@@ -84,7 +84,17 @@ impl<'a> Guest<'a> {
     ///
     /// # Errors
     /// The emulator cannot be started, or its files not be written.
-    pub(super) fn run(&self, test: &Path, longest: Duration) -> Result<Ran> {
+    pub(super) fn test(&self, test: &Path, longest: Duration) -> Result<Ran> {
+        let command =
+            format!("LB_REQUIRE_ROOT=1 RUST_BACKTRACE=0 {} --nocapture --test-threads=1", quoted(test));
+        self.run(&command, Clock::Time, longest)
+    }
+
+    /// Boots, runs a command as root in the directory of the tests, and halts.
+    ///
+    /// # Errors
+    /// The emulator cannot be started, or its files not be written.
+    pub(super) fn run(&self, command: &str, clock: Clock, longest: Duration) -> Result<Ran> {
         let [script, output, status] = ["script", "output", "status"].map(|name| self.directory.join(name));
         for file in [&output, &status] {
             // One that is left would be taken for this run's.
@@ -96,11 +106,10 @@ impl<'a> Guest<'a> {
              mount -t tmpfs tmpfs /tmp\n\
              ip link set lo up\n\
              cd {}\n\
-             LB_REQUIRE_ROOT=1 RUST_BACKTRACE=0 {} --nocapture --test-threads=1 > {} 2>&1\n\
+             {command} > {} 2>&1\n\
              echo $? > {}\n\
              sync\n",
             quoted(&self.workspace.join("tests")),
-            quoted(test),
             quoted(&output),
             quoted(&status),
         );
@@ -111,9 +120,9 @@ impl<'a> Guest<'a> {
         machine.arg("--kimg").arg(self.kernel.image()).args(["--mods=auto", "--disable-kvm"]);
         machine.args(["--disable-microvm", "--memory", "2048", "--cpus", "1", "--rw", "--force-9p"]);
         machine.arg("--script-sh").arg(format!("bash {}", quoted(&script)));
-        machine.args(["--qemu-opts", "-cpu", "max"]);
+        machine.args(["--qemu-opts", "-cpu", "max"]).args(clock.options());
         machine.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        // Its own status tells nothing of the test's.
+        // Its own status tells nothing of the command's.
         machine.status().with_context(|| format!("start `{}`", process::line(&machine)))?;
         Ok(Ran {
             status: fs::read_to_string(&status).ok().and_then(|status| status.trim().parse().ok()),
@@ -123,14 +132,38 @@ impl<'a> Guest<'a> {
     }
 }
 
-fn quoted(path: &Path) -> String {
+/// What the guest's clock goes by.
+#[derive(Clone, Copy)]
+pub(super) enum Clock {
+    /// Time.
+    Time,
+    /// Instructions that the guest executes: a nanosecond each.
+    Instructions,
+}
+
+impl Clock {
+    const fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Time => &[],
+            Self::Instructions => &["-icount", "shift=0,sleep=off"],
+        }
+    }
+}
+
+/// A path as the guest's shell takes it.
+pub(super) fn quoted(path: &Path) -> String {
     format!("'{}'", path.display())
 }
 
 impl Ran {
+    /// Whether the command ended well.
+    pub(super) fn succeeded(&self) -> bool {
+        self.status == Some(0)
+    }
+
     /// Whether the test ended well, having tested something.
     pub(super) fn passed(&self) -> bool {
-        self.status == Some(0)
+        self.succeeded()
             && self.summary().contains("test result: ok. ")
             && !self.summary().contains(" 0 passed")
     }

@@ -32,7 +32,7 @@ use tokio::{sync::mpsc, time::timeout};
 use crate::{
     Effort,
     control::resident,
-    report::{Figure, Report},
+    report::{Basis, Figure, Report},
 };
 
 const PART: &str = "checks";
@@ -168,7 +168,7 @@ fn measure(backends: u32, report: &mut Report) -> Result<()> {
         [("probes/s", rate, None), ("cores", cores, Some(0.5)), ("MB", grown as f64, Some(300.0))]
     {
         let goal = goal.filter(|_| is_goal);
-        report.add(Figure { part: PART, case: case.clone(), figure, value, goal, is_ratio: false });
+        report.add(Figure { part: PART, case: case.clone(), figure, value, goal, basis: Basis::Absolute });
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ use lb_user::{
 
 use crate::{
     Effort,
-    report::{Figure, Report, least, median},
+    report::{Basis, Figure, Report, least, median},
 };
 
 const PART: &str = "control";
@@ -70,7 +70,7 @@ fn say(case: &str, took: &[f64], goal: Option<f64>, report: &mut Report) {
     };
     println!("{case:<44}{shortest:>10.2}{middle:>10.2}  {met}");
     let mut add = |figure, value, goal| {
-        report.add(Figure { part: PART, case: case.to_owned(), figure, value, goal, is_ratio: false });
+        report.add(Figure { part: PART, case: case.to_owned(), figure, value, goal, basis: Basis::Absolute });
     };
     add("median ms", middle, goal);
     add("least ms", shortest, None);
@@ -242,7 +242,7 @@ fn reloads(effort: &Effort, report: &mut Report) -> Result<()> {
                     figure,
                     value: value as f64,
                     goal: None,
-                    is_ratio: false,
+                    basis: Basis::Absolute,
                 });
             }
         }
@@ -271,7 +271,7 @@ fn tell(case: &str, costs: &[Cost], goal: Option<f64>, report: &mut Report) {
     };
     println!("{case:<44}{shortest:>10.2}{middle:>10.2}{steps:>8}{slots:>9}  {met}");
     let mut add = |figure, value, goal| {
-        report.add(Figure { part: PART, case: case.to_owned(), figure, value, goal, is_ratio: false });
+        report.add(Figure { part: PART, case: case.to_owned(), figure, value, goal, basis: Basis::Absolute });
     };
     add("median ms", middle, goal);
     add("steps", steps as f64, None);
@@ -299,7 +299,7 @@ fn one_weight_of_many(report: &mut Report) -> Result<()> {
         figure: "slots written",
         value: changed as f64,
         goal: None,
-        is_ratio: false,
+        basis: Basis::Absolute,
     });
     Ok(())
 }

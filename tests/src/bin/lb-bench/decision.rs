@@ -10,7 +10,7 @@ use lb_tests::{
 
 use crate::{
     Effort,
-    report::{Figure, Report, least, median},
+    report::{Basis, Figure, Report, least, median},
     stand::{Rounds, Scene, Stand},
     worlds::{GUE, IN_4, IN_6, L2, NOBODYS, REDIRECT, World},
 };
@@ -119,11 +119,69 @@ struct Done {
     net: f64,
 }
 
+/// Counts the instructions of every case with one flow: where the clock counts instructions, and only there.
+pub(crate) fn count(effort: &Effort, report: &mut Report) -> Result<()> {
+    /// Interrupts come between; of some rounds one is without.
+    const ROUNDS: usize = 5;
+    let mut stand = Stand::load()?;
+    let mut loaded = Loaded::default();
+    println!("Instructions for each packet, less those of an empty program");
+    println!("{:<41}{:>7}{:>7}  goal", "case", "lb", "swap");
+    for case in cases() {
+        if case.flows > 1 || !effort.wants(case.name, true) {
+            continue;
+        }
+        let rig = loaded.world(case.world)?;
+        let measured = measure(&mut stand, rig, &case, ROUNDS).with_context(|| case.name)?;
+        let empty = least(&measured.empty);
+        let (net, swap) = (least(&measured.subject) - empty, least(&measured.swap) - empty);
+        let goal = match (case.world, case.vips) {
+            (World::Plain, vips) if vips == L2 => Some(250.0),
+            (World::Plain, vips) if vips == IN_4 || vips == IN_6 => Some(380.0),
+            _ => None,
+        };
+        println!("{:<41}{net:>7.0}{swap:>7.0}  {}", case.name, verdict(net, goal));
+        report.add(Figure {
+            part: "instructions",
+            case: case.name.to_owned(),
+            figure: "net",
+            value: net.round(),
+            goal,
+            basis: Basis::Count,
+        });
+    }
+    Ok(())
+}
+
+/// How a figure stands to its goal.
+fn verdict(value: f64, goal: Option<f64>) -> String {
+    match goal {
+        Some(goal) if value <= goal => format!("{goal} met"),
+        Some(goal) => format!("{goal} MISSED"),
+        None => String::new(),
+    }
+}
+
+/// The tables that are loaded: one world at a time, because they are large.
+#[derive(Default)]
+struct Loaded(Option<(World, Rig)>);
+
+impl Loaded {
+    fn world(&mut self, world: World) -> Result<&mut Rig> {
+        if self.0.as_ref().is_none_or(|(known, _)| *known != world) {
+            drop(self.0.take());
+            let rig = world.load().with_context(|| format!("make the tables of {world:?}"))?;
+            return Ok(&mut self.0.insert((world, rig)).1);
+        }
+        self.0.as_mut().map(|(_, rig)| rig).context("no tables")
+    }
+}
+
 /// Measures every case.
 pub(crate) fn run(effort: &Effort, report: &mut Report) -> Result<()> {
     let rounds = if effort.quick { 40 } else { 100 };
     let mut stand = Stand::load()?;
-    let mut world: Option<(World, Rig)> = None;
+    let mut loaded = Loaded::default();
     let mut done: Vec<Done> = Vec::new();
     println!(
         "Decision: {rounds} rounds of {} iterations, 64-byte frames (IPv6 74), ns",
@@ -134,13 +192,7 @@ pub(crate) fn run(effort: &Effort, report: &mut Report) -> Result<()> {
         if !effort.wants(case.name, case.is_quick) {
             continue;
         }
-        if world.as_ref().is_none_or(|(known, _)| *known != case.world) {
-            // One at a time: the tables are large.
-            drop(world.take());
-            let rig = case.world.load().with_context(|| format!("make the tables of {:?}", case.world))?;
-            world = Some((case.world, rig));
-        }
-        let Some((_, rig)) = &mut world else { continue };
+        let rig = loaded.world(case.world)?;
         let measured = measure(&mut stand, rig, &case, rounds).with_context(|| case.name)?;
         say(&case, &measured, report, &mut done);
     }
@@ -192,22 +244,18 @@ fn say(case: &Case, measured: &Rounds, report: &mut Report, done: &mut Vec<Done>
     let (to_empty, to_swap) = (median(&ratios(&measured.empty)), median(&ratios(&measured.swap)));
     let (shortest, middle) = (least(&measured.subject), median(&measured.subject));
     let net = shortest - least(&measured.empty);
-    let goal = match case.goal {
-        Some(goal) if to_swap <= goal => format!("{goal:.1} met"),
-        Some(goal) => format!("{goal:.1} MISSED"),
-        None => String::new(),
-    };
+    let goal = verdict(to_swap, case.goal);
     println!("{:<41}{shortest:>7.1}{middle:>8.1}{net:>8.1}{to_empty:>10.2}{to_swap:>9.2}  {goal}", case.name);
-    let mut add = |figure, value, goal, is_ratio| {
-        report.add(Figure { part: PART, case: case.name.to_owned(), figure, value, goal, is_ratio });
+    let mut add = |figure, value, goal, basis| {
+        report.add(Figure { part: PART, case: case.name.to_owned(), figure, value, goal, basis });
     };
-    add("times the least balancer", to_swap, case.goal, true);
-    add("times an empty program", to_empty, None, true);
-    add("least ns", shortest, None, false);
-    add("median ns", middle, None, false);
-    add("net ns", net, None, false);
-    add("least ns of an empty program", least(&measured.empty), None, false);
-    add("least ns of the least balancer", least(&measured.swap), None, false);
+    add("times the least balancer", to_swap, case.goal, Basis::Ratio);
+    add("times an empty program", to_empty, None, Basis::Ratio);
+    add("least ns", shortest, None, Basis::Absolute);
+    add("median ns", middle, None, Basis::Absolute);
+    add("net ns", net, None, Basis::Absolute);
+    add("least ns of an empty program", least(&measured.empty), None, Basis::Absolute);
+    add("least ns of the least balancer", least(&measured.swap), None, Basis::Absolute);
     done.push(Done { name: case.name, least: shortest, net });
 }
 
@@ -240,7 +288,7 @@ fn relate(done: &[Done], report: &mut Report) {
             figure: "times",
             value,
             goal: Some(goal),
-            is_ratio: true,
+            basis: Basis::Ratio,
         });
     }
     // Least ns of Katran with a connection table of its own for each CPU, on this class of machine under a wrapper of
@@ -263,7 +311,7 @@ fn relate(done: &[Done], report: &mut Report) {
             figure: "part of its net ns",
             value,
             goal,
-            is_ratio: false,
+            basis: Basis::Absolute,
         });
     }
 }

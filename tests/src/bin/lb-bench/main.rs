@@ -52,6 +52,8 @@ enum Part {
     Control,
     /// What health checks cost the daemon.
     Checks,
+    /// Instructions for each packet: only where the clock counts them, see `cargo xtask instructions`.
+    Instructions,
 }
 
 /// How thorough to be.
@@ -92,6 +94,9 @@ fn run(arguments: Arguments) -> Result<()> {
     // The programs' interfaces exist in a namespace of their own, which goes with this process.
     unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace")?;
     lb_tests::datapath::namespace::interfaces()?;
+    if arguments.only == Some(Part::Instructions) {
+        decision::count(&effort, &mut report)?;
+    }
     if wants(Part::Decision) {
         decision::run(&effort, &mut report)?;
     }
