@@ -1,5 +1,5 @@
-//! Compiles the eBPF programs and leaves the object where `edge::kernel` embeds it from; another one, of programs that
-//! only the bench runs, beside it.
+//! Compiles the eBPF programs and leaves the object where `edge::kernel` embeds it from. Beside it: the same programs
+//! without what most configurations do not use, and those that only the bench runs.
 //!
 //! The BPF target has no prebuilt `core`, so it is built from its sources: those of the active toolchain, else
 //! those of Debian's compiler. `cargo xtask setup` sees to it that one of them is there. `RUSTC_BOOTSTRAP` allows
@@ -8,6 +8,7 @@
 use std::{
     env,
     ffi::OsString,
+    fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
@@ -45,29 +46,48 @@ fn build() -> Result<(), String> {
         // Atomics and 32-bit jumps: kernels from 5.12 on.
         "-Ctarget-cpu=v3",
     ];
-    let mut cargo = Command::new(variable("CARGO")?);
-    cargo
-        .current_dir(workspace.join("lb-ebpf"))
-        .args(["build", "--release", "--bins", "-Z", "build-std=core", "--target", TARGET, "--target-dir"])
-        .arg(&target_dir)
-        // The wrappers and flags are those of the host's build (clippy, coverage): they are not meant for this one.
-        .env_remove("RUSTC_WRAPPER")
-        .env_remove("RUSTC_WORKSPACE_WRAPPER")
-        .env_remove("RUSTFLAGS")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
-        .env("RUSTC", &compiler.rustc)
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("PATH", path_with_cargo_bin())
-        .env("LD_LIBRARY_PATH", library_path(&compiler.libraries));
-    let output = cargo.output().map_err(|error| format!("cannot run cargo: {error}"))?;
-    if !output.status.success() {
-        return Err(format!(
+    let objects = target_dir.join(TARGET).join("release");
+    let build = |features: &[&str]| {
+        let mut cargo = Command::new(variable("CARGO")?);
+        cargo
+            .current_dir(workspace.join("lb-ebpf"))
+            .args([
+                "build",
+                "--release",
+                "--bins",
+                "-Z",
+                "build-std=core",
+                "--target",
+                TARGET,
+                "--target-dir",
+            ])
+            .arg(&target_dir)
+            .args(features)
+            // The wrappers and flags are those of the host's build (clippy, coverage): they are not meant for this one.
+            .env_remove("RUSTC_WRAPPER")
+            .env_remove("RUSTC_WORKSPACE_WRAPPER")
+            .env_remove("RUSTFLAGS")
+            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+            .env("RUSTC", &compiler.rustc)
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env("PATH", path_with_cargo_bin())
+            .env("LD_LIBRARY_PATH", library_path(&compiler.libraries));
+        let output = cargo.output().map_err(|error| format!("cannot run cargo: {error}"))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(format!(
             "{}\nIf it is the compiler's sources or bpf-linker that are missing: cargo xtask setup",
             String::from_utf8_lossy(&output.stderr)
-        ));
-    }
-    let objects = target_dir.join(TARGET).join("release");
-    println!("cargo:rustc-env=LB_EBPF_OBJECT={}", objects.join("lb-ebpf").display());
+        ))
+    };
+    // Cargo puts both in the same place.
+    build(&["--features", "lean"])?;
+    let (object, lean) = (objects.join("lb-ebpf"), objects.join("lb-ebpf-lean"));
+    fs::copy(&object, &lean).map_err(|error| format!("{}: {error}", lean.display()))?;
+    build(&[])?;
+    println!("cargo:rustc-env=LB_EBPF_LEAN_OBJECT={}", lean.display());
+    println!("cargo:rustc-env=LB_EBPF_OBJECT={}", object.display());
     // Not for this package: the bench's build script gets it as DEP_LB_EBPF_BENCH.
     println!("cargo:bench={}", objects.join("lb-ebpf-bench").display());
     Ok(())

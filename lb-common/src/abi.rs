@@ -24,7 +24,7 @@ pub use slot::{SLOTS_PER_LINE, Slot, SlotLine};
 
 /// The version of every layout in this module. It is part of the pin path, so that two versions
 /// can stand beside each other during an upgrade.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Names: programs and maps, as they stand in the object and under the pin path.
 pub mod name {
@@ -80,20 +80,35 @@ pub mod name {
     /// Where each CPU keeps the frame that is captured.
     pub const KEPT: &str = "lb_kept";
 
-    /// Every data map that is shared memory with the daemon (`BPF_F_MMAPABLE`).
-    pub const MAPPED: [&str; 12] = [
+    /// The tables: shared memory with the daemon. Each is one value of an array map (`BPF_F_MMAPABLE`), which has as
+    /// many elements as the daemon made room for.
+    pub const TABLES: [&str; 12] = [
         CONFIG, INDEX, SERVICES, SLOTS, PREVIOUS, FLOWS, BACKENDS, PORTS, COUNTERS, REASONS, LIMITERS,
         CAPTURE,
     ];
+    /// What stands before the name of a table in the object: there it is a section of its own.
+    pub const TABLE_SECTION: &str = ".bss.";
 
     /// Read-only global: entries of one copy of the service index, [`super::Limits::index`].
     pub const INDEX_ENTRIES: &str = "INDEX_ENTRIES";
     /// Read-only global: how many counters one CPU owns, [`super::Limits::counters`].
     pub const COUNTERS_PER_CPU: &str = "COUNTERS_PER_CPU";
-    /// Read-only global: buckets of limited sources less one, [`super::Limits::limiters`].
-    pub const LIMITER_MASK: &str = "LIMITER_MASK";
-    /// Read-only global: buckets of the flow table less one, [`super::Limits::flow_buckets`].
+    /// Read-only globals: the number of elements less one of each table that has a number of them, which is a power of two.
+    pub const INDEX_MASK: &str = "INDEX_MASK";
+    /// See [`INDEX_MASK`].
+    pub const SERVICE_MASK: &str = "SERVICE_MASK";
+    /// See [`INDEX_MASK`]; for both tables of slots.
+    pub const SLOT_LINE_MASK: &str = "SLOT_LINE_MASK";
+    /// See [`INDEX_MASK`].
     pub const FLOW_MASK: &str = "FLOW_MASK";
+    /// See [`INDEX_MASK`].
+    pub const BACKEND_MASK: &str = "BACKEND_MASK";
+    /// See [`INDEX_MASK`]; counters of all CPUs.
+    pub const COUNTER_MASK: &str = "COUNTER_MASK";
+    /// See [`INDEX_MASK`]; counters of all CPUs.
+    pub const REASON_MASK: &str = "REASON_MASK";
+    /// See [`INDEX_MASK`].
+    pub const LIMITER_MASK: &str = "LIMITER_MASK";
     /// Read-only global: how many flows a CPU may remember in one tick.
     pub const FLOWS_PER_TICK: &str = "FLOWS_PER_TICK";
     /// Read-only global: [`super::Features`].
@@ -106,22 +121,22 @@ pub mod name {
     pub const BUDGETS: &str = "lb_budgets";
 }
 
-/// How many elements the maps hold. Fixed when the maps are made.
+/// How many elements the maps hold. Fixed when the maps are made. Each is a power of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Entries of one copy of the service index; a power of two.
+    /// Entries of one copy of the service index.
     pub index: u32,
     /// Services.
     pub services: u32,
-    /// Slots, over all pools; a multiple of [`SLOTS_PER_LINE`].
+    /// Slots, over all pools; at least [`SLOTS_PER_LINE`].
     pub slots: u32,
     /// Backends, over all pools.
     pub backends: u32,
     /// Counters of one CPU: one for each pair of service and backend place.
     pub counters: u32,
-    /// Buckets of the flow table, of [`WAYS`] flows each; a power of two.
+    /// Buckets of the flow table, of [`WAYS`] flows each.
     pub flow_buckets: u32,
-    /// Buckets of limited sources, of [`WAYS`] each; a power of two.
+    /// Buckets of limited sources, of [`WAYS`] each.
     pub limiters: u32,
     /// Prefixes. They take memory as they come.
     pub prefixes: u32,
@@ -258,23 +273,33 @@ pub const ANSWERS: u32 = 64;
 pub struct Selector {
     /// 0 or 1.
     pub copy: u32,
-    /// The number of entries is 2 to this power; at most 31.
-    pub bits: u32,
-    /// Mixed into the hash of the key.
+    /// The number of entries, a power of two, less one.
+    pub mask: u32,
+    /// Mixed into the hash of the key; below 2^31.
     pub salt: u32,
 }
 
 impl Selector {
-    /// The word: salt in the high half, then `bits`, then `copy`.
+    /// The number of entries is 2 to the power of `bits`, at most 31.
+    pub const fn new(copy: u32, bits: u32, salt: u32) -> Self {
+        Self { copy: copy & 1, mask: (1 << (bits & 31)) - 1, salt: salt & 0x7fff_ffff }
+    }
+
+    /// Number of entries.
+    pub const fn entries(self) -> u32 {
+        self.mask + 1
+    }
+
+    /// The word: `mask` in the low half, then `copy`, then `salt`.
     #[inline(always)]
     pub const fn to_word(self) -> u64 {
-        (self.salt as u64) << 32 | ((self.bits & 31) as u64) << 8 | (self.copy & 1) as u64
+        (self.salt as u64) << 33 | ((self.copy & 1) as u64) << 32 | self.mask as u64
     }
 
     /// Reads the word. Every word is a selector.
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
-        Self { copy: (word & 1) as u32, bits: ((word >> 8) & 31) as u32, salt: (word >> 32) as u32 }
+        Self { copy: (word >> 32) as u32 & 1, mask: word as u32, salt: (word >> 33) as u32 }
     }
 }
 
@@ -334,7 +359,7 @@ mod tests {
         let (first, second, third) = hop.ethernet(0x0800u16.to_be());
         let bytes = [&first.to_ne_bytes()[..], &second.to_ne_bytes(), &third.to_ne_bytes()].concat();
         assert_eq!(bytes, [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 8, 0]);
-        let selector = Selector { copy: 1, bits: 17, salt: 0xdead_beef };
+        let selector = Selector::new(1, 17, 0x5ead_beef);
         assert_eq!(Selector::from_word(selector.to_word()), selector);
     }
 

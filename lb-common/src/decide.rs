@@ -9,6 +9,7 @@ use crate::{
         ServiceKey, Standing, Ticks,
     },
     find,
+    opaque::rarely,
     packet::{Kind, Packet},
     select,
     tables::Tables,
@@ -41,21 +42,25 @@ pub struct Decided<'t> {
     pub decision: Decision<'t>,
     /// Number of the service; [`Decided::NOBODY`] if it is for none.
     pub service: u32,
-    /// Where that service counts its reasons; [`Decided::NOBODY`] if it is for none.
-    pub reasons: u32,
+    /// That service.
+    pub record: Option<&'t Service>,
 }
 
 impl Decided<'_> {
     /// No service.
     pub const NOBODY: u32 = u32::MAX;
 
+    /// Where the service counts its reasons; [`Decided::NOBODY`] if the packet is for none. Read only when it is asked for:
+    /// packets that are forwarded have no reason.
+    #[inline(always)]
+    pub fn reasons(&self) -> u32 {
+        self.record.map_or(Self::NOBODY, Service::reason_base)
+    }
+
     /// The counter of a reason that the packet's service has for it; `None` for those that are counted for all.
     #[inline(always)]
-    pub const fn counter_of(&self, reason: Reason) -> Option<u32> {
-        match reason.of_service() {
-            Some(number) if self.reasons != Self::NOBODY => Some(self.reasons.wrapping_add(number)),
-            _ => None,
-        }
+    pub fn counter_of(&self, reason: Reason) -> Option<u32> {
+        Some(self.record?.reason_base().wrapping_add(reason.of_service()?))
     }
 }
 
@@ -78,11 +83,11 @@ pub struct Forward<'t> {
     pub hash: u64,
 }
 
-/// Decides about one packet.
+/// Decides about one packet. The clock is asked for the few that the time matters to.
 #[inline(always)]
-pub fn decide<'t, T: Tables>(tables: &'t T, packet: &Packet, now: Ticks) -> Decided<'t> {
+pub fn decide<'t, T: Tables>(tables: &'t T, packet: &Packet, now: impl Fn() -> Ticks) -> Decided<'t> {
     let config = tables.config();
-    let nobody = |decision| Decided { decision, service: Decided::NOBODY, reasons: Decided::NOBODY };
+    let nobody = |decision| Decided { decision, service: Decided::NOBODY, record: None };
     if packet.kind == Kind::Tunnel {
         return nobody(not_for_service(tables, packet, PassReason::OtherProtocol));
     }
@@ -95,7 +100,7 @@ pub fn decide<'t, T: Tables>(tables: &'t T, packet: &Packet, now: Ticks) -> Deci
     Decided {
         decision: serve(tables, &config, number, service, packet, now),
         service: number,
-        reasons: service.reason_base(),
+        record: Some(service),
     }
 }
 
@@ -118,12 +123,12 @@ fn serve<'t, T: Tables>(
     number: u32,
     service: &Service,
     packet: &Packet,
-    now: Ticks,
+    now: impl Fn() -> Ticks,
 ) -> Decision<'t> {
     let features = tables.features();
     // Later fragments go where a first one went that was admitted.
     if (features.has(Features::ACL) || features.has(Features::LIMITS)) && packet.kind != Kind::LaterFragment {
-        let refusal = tables.refusal(number, packet.source, PacketTraits::of(packet), now);
+        let refusal = tables.refusal(number, packet.source, PacketTraits::of(packet), now());
         if refusal != 0 {
             return Decision::Drop(DropReason::from_counter(refusal));
         }
@@ -133,7 +138,7 @@ fn serve<'t, T: Tables>(
     }
     let (index, hash) = if packet.kind == Kind::LaterFragment {
         let hash = fragment_hash(config, packet);
-        match track::fragment(tables, hash, config.fragment_idle, now) {
+        match track::fragment(tables, hash, config.fragment_idle, now()) {
             Some(index) => (index, hash),
             None => return Decision::Drop(DropReason::FragmentUnknown),
         }
@@ -148,19 +153,19 @@ fn serve<'t, T: Tables>(
             (named, hash)
         } else {
             let place = service.slot_base.wrapping_add(select::slot_of(hash, service.slot_count));
-            let Some(slot) = tables.slot(place) else {
-                return Decision::Drop(DropReason::BackendAbsent);
+            let Some(slot) = tables.slot(place) else { return drop(DropReason::BackendAbsent) };
+            let question = || {
+                let (flow, packet) = (Flow::identity(hash), PacketTraits::of(packet));
+                Question { service: number, place, flow, packet, now: now() }
             };
-            let flow = Flow::identity(hash);
-            let question = Question { service: number, place, flow, packet: PacketTraits::of(packet), now };
             match track::backend_of(tables, service, slot, packet, question) {
-                Some(index) => (index, hash),
-                None => return Decision::Drop(DropReason::NoBackend),
+                Ok(index) => (index, hash),
+                Err(reason) => return Decision::Drop(reason),
             }
         }
     };
     if packet.kind == Kind::FirstFragment {
-        track::remember_fragment(tables, fragment_hash(config, packet), index, now);
+        track::remember_fragment(tables, fragment_hash(config, packet), index, now());
     }
     send(tables, service, index, hash, packet)
 }
@@ -183,6 +188,11 @@ pub fn hash(config: &Config, features: Features, service: &Service, packet: &Pac
     flow
 }
 
+#[inline(always)]
+fn drop<'t>(reason: DropReason) -> Decision<'t> {
+    Decision::Drop(rarely(reason))
+}
+
 /// How a packet gets to its backend.
 #[inline(always)]
 fn send<'t, T: Tables>(
@@ -192,15 +202,11 @@ fn send<'t, T: Tables>(
     hash: u64,
     packet: &Packet,
 ) -> Decision<'t> {
-    let Some(backend) = tables.backend(index) else {
-        return Decision::Drop(DropReason::BackendAbsent);
-    };
+    let Some(backend) = tables.backend(index) else { return drop(DropReason::BackendAbsent) };
     let standing = backend.standing();
-    let Some(encap) = standing.encap() else {
-        return Decision::Drop(DropReason::BackendAbsent);
-    };
+    let Some(encap) = standing.encap() else { return drop(DropReason::BackendAbsent) };
     if packet.ttl <= 1 {
-        return Decision::Drop(DropReason::TtlExpired);
+        return drop(DropReason::TtlExpired);
     }
     let hop = backend.hop();
     // An L2 packet came in whole and leaves as it came; a tunnel adds bytes that may not fit.
@@ -208,9 +214,9 @@ fn send<'t, T: Tables>(
         let room = u32::from(hop.mtu()).saturating_sub(standing.overhead()) as u16;
         return Decision::TooBig { room };
     }
-    let number = index.wrapping_sub(service.backend_base);
     // A later fragment is found by its VIP: which of the VIP's services it is for, nobody knows.
-    let counted = number < service.backend_count && packet.kind != Kind::LaterFragment;
+    let counted = packet.kind != Kind::LaterFragment;
+    let number = index.wrapping_sub(service.backend_base);
     Decision::Forward(Forward {
         backend,
         index,
@@ -242,9 +248,12 @@ pub fn find_service<'t, T: Tables>(
         Kind::LaterFragment | Kind::EchoRequest | Kind::Tunnel => ServiceKey::vip(packet.destination),
     };
     let features = tables.features();
-    let mut number = find::exact(tables, selector, &key);
-    if number == find::NOTHING && (features.has(Features::ANY_PORT) || features.has(Features::PREFIX_VIP)) {
-        number = tables.wider(selector, key);
-    }
-    if number == find::NOTHING { None } else { Some((number, tables.service(number)?)) }
+    let number = match find::exact(tables, selector, &key) {
+        Some(number) => number,
+        None if features.has_any(Features::ANY_PORT.with(Features::PREFIX_VIP)) => {
+            tables.wider(selector, key).checked_sub(1)?
+        }
+        None => return None,
+    };
+    Some((number, tables.service(number)?))
 }

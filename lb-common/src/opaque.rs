@@ -20,6 +20,22 @@ pub fn opaque(number: u64) -> u64 {
     number
 }
 
+/// The same value, on a way that few packets take. Without this the compiler has it ready on the common way as well, wherever
+/// several ways lead to the same place with different values.
+#[inline(always)]
+pub fn rarely<T>(value: T) -> T {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut here = 0u64;
+        // SAFETY: a register moves to itself. Not pure, so that it stays where it is.
+        unsafe {
+            core::arch::asm!("{0} = {0}", inout(reg) here, options(nomem, nostack, preserves_flags));
+        }
+        let _ = here;
+    }
+    value
+}
+
 /// The highest bit. The compiler neither knows where it comes from nor that it is one bit.
 #[inline(always)]
 fn sign(number: u64) -> u64 {

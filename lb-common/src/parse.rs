@@ -3,10 +3,13 @@
 //! Generic over where the bytes are, so that the kernel program, the model and the fuzzers parse with the same code.
 //! Every length is checked against the frame and against the headers around it: the bytes come from the internet.
 
+use core::ops::Deref;
+
 use network_types::eth::EthHdr;
 
 use crate::{
     abi::{Features, PassReason},
+    opaque::rarely,
     packet::{Kind, Packet},
     wire::{
         ETHER_IPV4, ETHER_IPV6, ETHER_SERVICE_VLAN, ETHER_VLAN,
@@ -16,18 +19,50 @@ use crate::{
     },
 };
 
+/// A reason that common frames do not have.
+#[inline(always)]
+fn truncated() -> PassReason {
+    rarely(PassReason::Truncated)
+}
+
 /// The bytes of a frame, from its Ethernet header on.
 pub trait Frame {
+    /// A value where it stands.
+    type View<'f, T: Pod>: Deref<Target = T>
+    where
+        Self: 'f;
+
+    /// The value at `offset`; `None` if the frame ends before it does. For values of many words, of which only what is used
+    /// is then read.
+    fn view<T: Pod>(&self, offset: usize) -> Option<Self::View<'_, T>>;
+
     /// Reads a value at `offset`; `None` if the frame ends before it does.
-    fn read<T: Pod>(&self, offset: usize) -> Option<T>;
+    #[inline(always)]
+    fn read<T: Pod>(&self, offset: usize) -> Option<T> {
+        self.view(offset).map(|value| *value)
+    }
 
     /// Whether the frame has so many bytes. They need not all be where [`Self::read`] finds them.
     fn reaches(&self, length: usize) -> bool;
 }
 
+/// A value that was read: where it stands it may not be aligned.
+pub struct Copied<T>(pub T);
+
+impl<T> Deref for Copied<T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
 impl Frame for [u8] {
-    fn read<T: Pod>(&self, offset: usize) -> Option<T> {
-        pod::read(self, offset)
+    type View<'f, T: Pod> = Copied<T>;
+
+    fn view<T: Pod>(&self, offset: usize) -> Option<Copied<T>> {
+        pod::read(self, offset).map(Copied)
     }
 
     fn reaches(&self, length: usize) -> bool {
@@ -102,26 +137,49 @@ impl From<PassReason> for Stop {
 /// [`Stop`]
 #[inline(always)]
 pub fn parse_common<F: Frame + ?Sized>(frame: &F, features: Features) -> Result<Packet, Stop> {
-    let ethernet: EthHdr = frame.read(0).ok_or(PassReason::Truncated)?;
-    match ethernet.ether_type {
-        ETHER_IPV4 => common_ip::<V4, F>(frame, true, features),
-        ETHER_IPV6 => common_ip::<V6, F>(frame, false, features),
-        ETHER_VLAN | ETHER_SERVICE_VLAN => Err(Stop::Rare),
-        _ => Err(Stop::Pass(PassReason::NotIp)),
+    match common_version(frame)? {
+        Version::V4 => common_ip::<V4, F>(frame, features),
+        Version::V6 => common_ip::<V6, F>(frame, features),
     }
 }
 
+/// What follows the Ethernet header of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// The first half of [`parse_common`]. Who takes the second for each family by itself lets the compiler keep what it knows
+/// of that family's packets.
+///
+/// # Errors
+/// [`Stop`]
 #[inline(always)]
-fn common_ip<I: Family, F: Frame + ?Sized>(
-    frame: &F,
-    is_v4: bool,
-    features: Features,
-) -> Result<Packet, Stop> {
+pub fn common_version<F: Frame + ?Sized>(frame: &F) -> Result<Version, Stop> {
+    let ethernet = frame.view::<EthHdr>(0).ok_or_else(truncated)?;
+    match ethernet.ether_type {
+        ETHER_IPV4 => Ok(Version::V4),
+        ETHER_IPV6 => Ok(Version::V6),
+        ETHER_VLAN | ETHER_SERVICE_VLAN => Err(Stop::Rare),
+        _ => Err(Stop::Pass(rarely(PassReason::NotIp))),
+    }
+}
+
+/// The second half of [`parse_common`].
+///
+/// # Errors
+/// [`Stop`]
+#[inline(always)]
+pub fn common_ip<I: Family, F: Frame + ?Sized>(frame: &F, features: Features) -> Result<Packet, Stop> {
     let ip = whole_header::<I, F>(frame, L3_OFFSET)?;
-    if ip.part != Part::Whole || shortest(ip.protocol).is_err() {
+    let Ok(shortest) = shortest(ip.protocol) else { return Err(Stop::Rare) };
+    if ip.part != Part::Whole {
         return Err(Stop::Rare);
     }
-    Ok(transport(frame, ip, packet_of(ip, L3_OFFSET, is_v4, Kind::Whole), features)?)
+    Ok(transport(frame, ip, packet_of(ip, L3_OFFSET, I::IS_V4, Kind::Whole), features, shortest)?)
 }
 
 /// Reads any frame.
@@ -131,14 +189,14 @@ fn common_ip<I: Family, F: Frame + ?Sized>(
 /// ARP and about malformed packets.
 #[inline(always)]
 pub fn parse<F: Frame + ?Sized>(frame: &F, features: Features) -> Result<Packet, PassReason> {
-    let ethernet: EthHdr = frame.read(0).ok_or(PassReason::Truncated)?;
+    let ethernet = frame.view::<EthHdr>(0).ok_or_else(truncated)?;
     let mut ether_type = ethernet.ether_type;
     let mut offset = L3_OFFSET;
     for _ in 0..MAX_TAGS {
         if !matches!(ether_type, ETHER_VLAN | ETHER_SERVICE_VLAN) {
             break;
         }
-        let tag: VlanTag = frame.read(offset).ok_or(PassReason::Truncated)?;
+        let tag: VlanTag = frame.read(offset).ok_or_else(truncated)?;
         ether_type = tag.ether_type;
         offset += size_of::<VlanTag>();
     }
@@ -151,10 +209,10 @@ pub fn parse<F: Frame + ?Sized>(frame: &F, features: Features) -> Result<Packet,
 
 #[inline(always)]
 fn whole_header<I: Family, F: Frame + ?Sized>(frame: &F, offset: usize) -> Result<IpHeader, PassReason> {
-    let header: I::Header = frame.read(offset).ok_or(PassReason::Truncated)?;
+    let header = frame.view::<I::Header>(offset).ok_or_else(truncated)?;
     let ip = I::header(&header)?;
     if !frame.reaches(offset + usize::from(ip.total_len)) {
-        return Err(PassReason::Truncated);
+        return Err(truncated());
     }
     Ok(ip)
 }
@@ -201,7 +259,7 @@ fn ip<I: Family, F: Frame + ?Sized>(
     if matches!(ip.protocol, protocol::IPV4 | protocol::IPV6) {
         return Ok(Packet { kind: Kind::Tunnel, ..packet });
     }
-    transport(frame, ip, packet, features)
+    transport(frame, ip, packet, features, shortest(ip.protocol)?)
 }
 
 /// The shortest transport header that a packet must have room for; bytes.
@@ -221,14 +279,15 @@ fn transport<F: Frame + ?Sized>(
     ip: IpHeader,
     packet: Packet,
     features: Features,
+    shortest: u16,
 ) -> Result<Packet, PassReason> {
-    if ip.total_len - ip.header_len < shortest(ip.protocol)? {
-        return Err(PassReason::Truncated);
+    if ip.total_len - ip.header_len < shortest {
+        return Err(truncated());
     }
     let offset = usize::from(packet.offset) + usize::from(ip.header_len);
-    let ports: Ports = frame.read(offset).ok_or(PassReason::Truncated)?;
+    let ports: Ports = frame.read(offset).ok_or_else(truncated)?;
     let tcp_flags = match ip.protocol {
-        protocol::TCP => frame.read(offset + TCP_FLAGS).ok_or(PassReason::Truncated)?,
+        protocol::TCP => frame.read(offset + TCP_FLAGS).ok_or_else(truncated)?,
         _ => 0,
     };
     let (quic_head, quic_id) = if features.has(Features::QUIC) && ip.protocol == protocol::UDP {
@@ -266,9 +325,9 @@ fn quic_start<F: Frame + ?Sized>(frame: &F, offset: usize, end: usize) -> (u16, 
 fn icmp<I: Family, F: Frame + ?Sized>(frame: &F, ip: IpHeader, packet: Packet) -> Result<Packet, PassReason> {
     let offset = usize::from(packet.offset) + usize::from(ip.header_len);
     let room = usize::from(ip.total_len - ip.header_len);
-    let icmp: IcmpStart = frame.read(offset).ok_or(PassReason::Truncated)?;
+    let icmp: IcmpStart = frame.read(offset).ok_or_else(truncated)?;
     if room < ICMP_HEADER {
-        return Err(PassReason::Truncated);
+        return Err(truncated());
     }
     // A part of a message says nothing about the whole.
     if packet.kind != Kind::Whole {
@@ -282,7 +341,7 @@ fn icmp<I: Family, F: Frame + ?Sized>(frame: &F, ip: IpHeader, packet: Packet) -
     }
 
     let quoted = offset + ICMP_HEADER;
-    let header: I::Header = frame.read(quoted).ok_or(PassReason::Truncated)?;
+    let header = frame.view::<I::Header>(quoted).ok_or_else(truncated)?;
     let inner = I::skip_extensions(frame, quoted, I::header(&header)?)?;
     if inner.part == Part::Later {
         return Err(PassReason::Fragment);
@@ -291,9 +350,9 @@ fn icmp<I: Family, F: Frame + ?Sized>(frame: &F, ip: IpHeader, packet: Packet) -
     // It quotes at least the ports (RFC 792, RFC 4443 section 2.4), and both must lie within the message.
     let at = ICMP_HEADER + usize::from(inner.header_len);
     if room < at + size_of::<Ports>() {
-        return Err(PassReason::Truncated);
+        return Err(truncated());
     }
-    let ports: Ports = frame.read(offset + at).ok_or(PassReason::Truncated)?;
+    let ports: Ports = frame.read(offset + at).ok_or_else(truncated)?;
     // An error about a packet that the VIP did not send is none of a service's.
     if inner.source.words() != packet.destination.words() {
         return Err(PassReason::OtherProtocol);

@@ -1,7 +1,7 @@
 //! Hashes and what is chosen by them: places in the service index, slots of a lookup table.
 
 use crate::{
-    abi::{Flow, ServiceKey},
+    abi::{Flow, Selector, ServiceKey},
     addr::Addr,
 };
 
@@ -16,15 +16,16 @@ const fn mix(state: u64, word: u64) -> u64 {
     product ^ (product >> 32)
 }
 
-/// The two places of the service index that may hold `key`, each below `2^bits`.
+/// The two places of the service index that may hold `key`: entries of the live copy.
 #[inline(always)]
-pub const fn index_positions(key: &ServiceKey, salt: u32, bits: u32) -> [u32; 2] {
+pub const fn index_positions(key: &ServiceKey, selector: Selector) -> [u32; 2] {
     let [high, low] = key.vip.words();
-    let hash = mix(mix(mix(salt as u64, high), low), key.tail() as u64);
-    let bits = bits & 31;
-    let mask = (1u32 << bits) - 1;
+    // Of an IPv4 address the high word is zero. The second round is for keys that differ in their highest bits only: what a
+    // product has in those it has nowhere else.
+    let vip = low ^ high.wrapping_mul(MULTIPLIER).rotate_left(32);
+    let hash = mix(mix((selector.salt as u64) << 32 | key.tail() as u64, vip), 0);
     // From both ends: neighbouring bits of a product are alike for keys that are alike.
-    [hash as u32 & mask, ((hash >> 32) >> (32 - bits)) as u32 & mask]
+    [hash as u32 & selector.mask, (hash >> 40) as u32 & selector.mask]
 }
 
 /// Hash of a flow: what every packet of it has in common, under the fleet's seed.
@@ -42,10 +43,16 @@ pub const fn flow_hash(
 ) -> u64 {
     let [source_high, source_low] = source.words();
     let [destination_high, destination_low] = destination.words();
-    let ports = source_port as u64 | (destination_port as u64) << 16 | (protocol as u64) << 32;
-    // An IPv4 address has a constant high word, which the compiler folds where it knows the family.
-    let hash = mix(mix(seed, source_high ^ ports), source_low);
-    mix(mix(hash, destination_low), destination_high)
+    // As packets have them.
+    let ports = source_port.to_be() as u64 | (destination_port.to_be() as u64) << 16;
+    let hash = mix(mix(seed, source_high ^ ports ^ (protocol as u64) << 32), source_low);
+    mix(hash, folded(destination_high, destination_low))
+}
+
+/// The words of a virtual address in one. Of an IPv4 address the high one is zero.
+#[inline(always)]
+const fn folded(high: u64, low: u64) -> u64 {
+    low ^ high.rotate_left(32)
 }
 
 /// Hash of a source, or a prefix of them, for one purpose. Never 0.
@@ -79,7 +86,7 @@ pub const fn fragment_hash(seed: u64, source: &Addr, destination: &Addr, protoco
     // The mark keeps them apart from flows of the same addresses.
     let what = id as u64 | (protocol as u64) << 32 | 1 << 63;
     let hash = mix(mix(seed, source_high ^ what), source_low);
-    mix(mix(hash, destination_low), destination_high) | Flow::BESIDE
+    mix(hash, folded(destination_high, destination_low)) | Flow::BESIDE
 }
 
 /// Which of `count` slots a hash falls on: multiply-shift (Lemire 2016), no division.

@@ -9,7 +9,8 @@ use crate::{
 
 /// The tables of a balancer. The kernel program has them in BPF maps, the model in ordinary memory.
 ///
-/// `None` means that the number is outside the table: a defect of whoever filled it, never a crash.
+/// A number outside a table is a defect of whoever filled the tables, never a crash: it may lead to another element or to
+/// `None`.
 pub trait Tables {
     /// A bucket of the flow table.
     type Bucket<'t>: FlowBucket

@@ -16,8 +16,10 @@
 //! goes where the source's others are.
 
 use crate::{
-    abi::{Backend, Features, Flow, Note, Service, Slot, Standing, Ticks, Tracking, WAYS, Window},
-    opaque::{exceeds, larger, opaque, same},
+    abi::{
+        Backend, DropReason, Features, Flow, Note, Service, Slot, Standing, Ticks, Tracking, WAYS, Window,
+    },
+    opaque::{exceeds, larger, opaque, rarely, same},
     packet::{Kind, Packet},
     select,
     tables::{FlowBucket, Tables},
@@ -71,40 +73,62 @@ impl PacketTraits {
     }
 }
 
-/// The index of the backend that a packet goes to; `None` if its slot is empty.
+/// The index of the backend that a packet goes to.
+///
+/// # Errors
+/// Why there is none.
 #[inline(always)]
 pub fn backend_of<T: Tables>(
     tables: &T,
     service: &Service,
     slot: Slot,
     packet: &Packet,
-    question: Question,
-) -> Option<u32> {
+    question: impl FnOnce() -> Question,
+) -> Result<u32, DropReason> {
     let tracked = match service.tracking(packet.is_tcp()) {
         Tracking::Never => false,
         Tracking::Transition => slot.in_transition(),
         Tracking::Always => true,
     };
-    let index = if tracked { tables.remembered(question) } else { owner(service, slot) };
-    (index != NOBODY).then_some(index)
+    if !tracked {
+        return owner(service, slot);
+    }
+    match tables.remembered(question()) {
+        NOBODY => Err(rarely(DropReason::NoBackend)),
+        ABSENT => Err(rarely(DropReason::BackendAbsent)),
+        index => Ok(index),
+    }
 }
 
 /// No backend's index. A number and not a `None`, whose payload would be undefined where the verifier wants to see all.
 pub const NOBODY: u32 = u32::MAX;
 
 /// An index that no table has: what a slot that names none of the pool's backends leads to.
-const ABSENT: u32 = u32::MAX - 1;
+pub const ABSENT: u32 = u32::MAX - 1;
 
 /// The index of a slot's owner.
+///
+/// # Errors
+/// It has none, or one that is not there.
 #[inline(always)]
-pub fn owner(service: &Service, slot: Slot) -> u32 {
+pub fn owner(service: &Service, slot: Slot) -> Result<u32, DropReason> {
     match slot.owner() {
         // A number outside the pool must not reach into the next one's backends.
         Some(number) if u32::from(number) < service.backend_count => {
-            service.backend_base.wrapping_add(u32::from(number))
+            Ok(service.backend_base.wrapping_add(u32::from(number)))
         }
-        Some(_) => ABSENT,
-        None => NOBODY,
+        Some(_) => Err(rarely(DropReason::BackendAbsent)),
+        None => Err(rarely(DropReason::NoBackend)),
+    }
+}
+
+/// The same as one number.
+#[inline(always)]
+fn owner_index(service: &Service, slot: Slot) -> u32 {
+    match owner(service, slot) {
+        Ok(index) => index,
+        Err(DropReason::BackendAbsent) => ABSENT,
+        Err(_) => NOBODY,
     }
 }
 
@@ -212,11 +236,11 @@ pub fn remembered<T: Tables>(tables: &T, question: Question) -> u32 {
         false
     };
 
-    let mut chosen = owner(service, slot);
+    let mut chosen = owner_index(service, slot);
     // Of TCP, what nobody remembers began before the slot changed owner, unless it begins now. And what begins now
     // and cannot be remembered must go where its next packet will be sent for want of a memory.
     if slot.in_transition() && packet.is_tcp() && (!opens || !remembers) {
-        let previous = tables.previous(place).map_or(NOBODY, |slot| owner(service, slot));
+        let previous = tables.previous(place).map_or(NOBODY, |slot| owner_index(service, slot));
         if standing(tables, previous).takes(opens) {
             chosen = previous;
         }

@@ -26,8 +26,8 @@ pub fn came(ctx: &XdpContext) {
 
 #[inline(never)]
 fn keep(ctx: *mut xdp_md) {
-    if let (Some(kept), Some(filter)) = (maps::kept(), maps::capture_filter()) {
-        kept.keep(ctx, filter.bytes);
+    if let Some(kept) = maps::kept() {
+        kept.keep(ctx, maps::capture_filter().bytes);
     }
 }
 
@@ -39,8 +39,8 @@ pub fn capture(ctx: &XdpContext) {
 
 #[inline(never)]
 fn hand_in_if_wanted(ctx: *mut xdp_md) {
-    let (Some(kept), Some(filter)) = (maps::kept(), maps::capture_filter()) else { return };
-    if !kept.holds_any() || !filter.wants(&kept.event) {
+    let Some(kept) = maps::kept() else { return };
+    if !kept.holds_any() || !maps::capture_filter().wants(&kept.event) {
         return;
     }
     if !Maps.may(Window::Capture) {
@@ -50,7 +50,7 @@ fn hand_in_if_wanted(ctx: *mut xdp_md) {
     kept.hand_in(Event::CAME);
     let verdict = u32::from(kept.event.verdict);
     if verdict == xdp_action::XDP_TX || verdict == xdp_action::XDP_REDIRECT {
-        kept.keep(ctx, filter.bytes);
+        kept.keep(ctx, maps::capture_filter().bytes);
         kept.hand_in(Event::LEFT);
     }
 }

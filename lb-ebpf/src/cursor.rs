@@ -28,6 +28,12 @@ impl<'c> Cursor<'c> {
         Self { data: opaque((self.data + offset) as u64) as usize, ..*self }
     }
 
+    /// The same where the offset is known to the compiler, which then sees that what was checked is there.
+    #[inline(always)]
+    pub fn from(&self, offset: usize) -> Self {
+        Self { data: self.data + offset, ..*self }
+    }
+
     /// The place of a value that lies within the packet.
     ///
     /// It is accessed as if it were aligned. Drivers align IP headers (`NET_IP_ALIGN`), and where one does not, the
@@ -67,12 +73,17 @@ impl<'c> Cursor<'c> {
 }
 
 impl Frame for Cursor<'_> {
+    type View<'f, T: Pod>
+        = &'f T
+    where
+        Self: 'f;
+
     #[inline(always)]
-    fn read<T: Pod>(&self, offset: usize) -> Option<T> {
+    fn view<T: Pod>(&self, offset: usize) -> Option<&T> {
         let place = self.at::<T>(offset)?;
         // SAFETY: `at` checked that the whole value lies within the packet; any bytes are a T. For the alignment
         // see there.
-        Some(unsafe { place.read() })
+        Some(unsafe { &*place })
     }
 
     #[inline(always)]

@@ -10,8 +10,9 @@ use lb_common::{
     abi::{DropReason, Encap, Features, Hop, Port},
     decide::Forward,
     encap,
+    opaque::rarely,
     packet::Packet,
-    parse::Frame,
+    parse::{Frame, L3_OFFSET},
     wire::{ETHER_IPV4, ETHER_IPV6, ip, pod::Pod},
 };
 
@@ -41,7 +42,8 @@ pub fn send(
     let verdict = way_out(ctx, hop, port)?;
     let frame = Cursor::new(ctx);
     // What was parsed is there: no access below fails but for want of headroom.
-    take_hop(&frame.behind(offset), packet).ok_or(DropReason::NoHeadroom)?;
+    let header = if maps::LEAN { frame.from(offset) } else { frame.behind(offset) };
+    take_hop(&header, packet).ok_or_else(no_headroom)?;
     let head = Head { offset, hop, vlan: port.vlan };
     let written = match forward.encap {
         Encap::L2 if port.vlan == 0 => address(&frame, hop),
@@ -63,8 +65,13 @@ pub fn send(
             head.push_part(ctx, ether_type, &outer, encap::gue_length(standing))
         }
     };
-    written.ok_or(DropReason::NoHeadroom)?;
+    written.ok_or_else(no_headroom)?;
     Ok(verdict)
+}
+
+#[inline(always)]
+fn no_headroom() -> DropReason {
+    rarely(DropReason::NoHeadroom)
 }
 
 #[inline(always)]
@@ -103,6 +110,12 @@ impl Head {
     /// Makes room for an outer header before the IP header and writes it. VLAN tags stay before it.
     #[inline(always)]
     fn push<H: Pod>(&self, ctx: &XdpContext, ether_type: u16, outer: H) -> Option<()> {
+        if maps::LEAN && self.offset == L3_OFFSET && self.vlan == 0 {
+            // All at known places, and written from the end: what is checked there is checked.
+            let frame = moved(ctx, size_of::<H>() as i32)?;
+            frame.write(L3_OFFSET, outer)?;
+            return ethernet(&frame, self.hop, ether_type);
+        }
         let offset = self.replace(ctx, size_of::<H>(), ether_type)?;
         Cursor::new(ctx).write(offset, outer)
     }
@@ -122,15 +135,20 @@ impl Head {
     fn replace(&self, ctx: &XdpContext, room: usize, ether_type: u16) -> Option<usize> {
         let old = Tags::read(&Cursor::new(ctx), self.offset)?;
         let tags = if self.vlan == 0 { old } else { old.only(self.vlan) };
-        let room = room as i32 + tags.len() as i32 - old.len() as i32;
-        // SAFETY: the context is the program's own. All cursors made before are dead.
-        if unsafe { bpf_xdp_adjust_head(ctx.ctx, -room) } != 0 {
-            return None;
-        }
-        let frame = Cursor::new(ctx);
+        let frame = moved(ctx, room as i32 + tags.len() as i32 - old.len() as i32)?;
         ethernet(&frame, self.hop, ether_type)?;
         tags.write(&frame, ether_type)
     }
+}
+
+/// The frame after its start has moved so far to the front. All cursors made before are dead.
+#[inline(always)]
+fn moved(ctx: &XdpContext, room: i32) -> Option<Cursor<'_>> {
+    // SAFETY: the context is the program's own.
+    if unsafe { bpf_xdp_adjust_head(ctx.ctx, -room) } != 0 {
+        return None;
+    }
+    Some(Cursor::new(ctx))
 }
 
 /// Back out of the interface it came in by, or over to another one.
@@ -140,5 +158,5 @@ fn way_out(ctx: &XdpContext, hop: Hop, port: Port) -> Result<u32, DropReason> {
         // Not known to the verifier: what follows is the same for every way out.
         return Ok(xdp_action::XDP_TX | maps::zero());
     }
-    maps::redirect(u32::from(hop.port())).ok_or(DropReason::NoPort)
+    maps::redirect(u32::from(hop.port())).ok_or_else(|| rarely(DropReason::NoPort))
 }

@@ -1,6 +1,7 @@
 //! The programs of `lb` that run in the kernel: entry points, and the one match that turns decisions into
 //! verdicts. What is decided, and why, is in `lb-common`.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 // On the host this crate is only checked: the programs are reached through the sections they are linked in.
 #![cfg_attr(not(target_arch = "bpf"), allow(dead_code))]
 // aya's attributes want entry points that are public and take their context by value, and write items of their own.
@@ -23,9 +24,10 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{DropReason, Note, PassReason, Stage, Ticks},
-    decide::{Decided, Decision, decide},
+    decide::{Decision, decide},
     packet::{Kind, Packet},
-    parse::{L3_OFFSET, Stop, parse, parse_common},
+    parse::{L3_OFFSET, Stop, Version, common_ip, common_version, parse, parse_common},
+    wire::ip::{V4, V6},
 };
 
 use crate::{
@@ -39,14 +41,27 @@ use crate::{
 #[xdp(frags)]
 pub fn lb(ctx: XdpContext) -> u32 {
     capture::came(&ctx);
-    match parse_common(&Cursor::new(&ctx), maps::features()) {
+    let frame = Cursor::new(&ctx);
+    if !maps::LEAN {
+        return go_on(&ctx, parse_common(&frame, maps::features()));
+    }
+    match common_version(&frame) {
+        Ok(Version::V4) => go_on(&ctx, common_ip::<V4, _>(&frame, maps::features())),
+        Ok(Version::V6) => go_on(&ctx, common_ip::<V6, _>(&frame, maps::features())),
+        Err(stop) => go_on(&ctx, Err(stop)),
+    }
+}
+
+#[inline(always)]
+fn go_on(ctx: &XdpContext, parsed: Result<Packet, Stop>) -> u32 {
+    match parsed {
         // Where the header begins is known here, and accesses are cheaper for it.
-        Ok(packet) => balance(&ctx, &packet.blurred(maps::zero()), L3_OFFSET),
-        Err(Stop::Pass(reason)) => pass(&ctx, reason),
+        Ok(packet) => balance(ctx, &packet.blurred(maps::zero()), L3_OFFSET),
+        Err(Stop::Pass(reason)) => pass(ctx, reason),
         Err(Stop::Rare) => {
-            maps::go_on(&ctx, Stage::Rare);
+            maps::go_on(ctx, Stage::Rare);
             // Only if the daemon did not put it there.
-            pass(&ctx, PassReason::NoRareProgram)
+            pass(ctx, PassReason::NoRareProgram)
         }
     }
 }
@@ -101,24 +116,31 @@ fn pass(ctx: &XdpContext, reason: PassReason) -> u32 {
 
 #[inline(always)]
 fn balance(ctx: &XdpContext, packet: &Packet, offset: usize) -> u32 {
-    let Decided { decision, service, reasons } = decide(&Maps, packet, Ticks::new(maps::jiffies()));
-    let outcome = match decision {
+    let decided = decide(&Maps, packet, || Ticks::new(maps::jiffies()));
+    let outcome = match decided.decision {
         Decision::Forward(forward) => match forward::send(ctx, packet, offset, &forward) {
-            Ok(verdict) => Outcome::forwarded(verdict, &forward),
+            Ok(verdict) => match forward.counter {
+                // The common end: nothing of the others is in its way.
+                Some(counter) if maps::LEAN => {
+                    maps::count(counter, u64::from(packet.length));
+                    return verdict;
+                }
+                _ => Outcome::forwarded(verdict, &forward),
+            },
             Err(reason) => Outcome::dropped(reason),
         },
         Decision::Echo => {
-            maps::hand_over(ctx, Stage::Answer, Handed { packet: *packet, service, reasons, room: 0 });
+            maps::hand_over(ctx, Stage::Answer, Handed::decided(packet, &decided, 0));
             Outcome::passed(PassReason::NoRareProgram)
         }
         Decision::TooBig { room } => {
-            maps::hand_over(ctx, Stage::Answer, Handed { packet: *packet, service, reasons, room });
+            maps::hand_over(ctx, Stage::Answer, Handed::decided(packet, &decided, room));
             Outcome::passed(PassReason::NoRareProgram)
         }
         Decision::Pass(reason) => Outcome::passed(reason),
         Decision::Drop(reason) => Outcome::dropped(reason),
     };
-    report::outcome(ctx, packet, service, reasons, &outcome);
+    report::outcome(ctx, packet, decided.service, decided.reasons(), &outcome);
     outcome.verdict
 }
 

@@ -3,7 +3,7 @@
 
 use aya_ebpf::{
     Global,
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, xdp_md},
+    bindings::{BPF_F_NO_PREALLOC, xdp_md},
     helpers::{
         bpf_get_smp_processor_id, bpf_ktime_get_ns,
         generated::{bpf_jiffies64, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
@@ -28,38 +28,73 @@ use lb_common::{
     track::{self, PacketTraits, Question},
 };
 
-// The daemon maps these arrays into its memory: it fills them by aligned stores and reads counters by loads.
-#[map]
-static lb_config: Array<Config> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-#[map]
-static lb_index: Array<IndexEntry> = Array::with_max_entries(2 * Limits::DEFAULT.index, BPF_F_MMAPABLE);
-#[map]
-static lb_services: Array<Service> = Array::with_max_entries(Limits::DEFAULT.services, BPF_F_MMAPABLE);
-#[map]
-static lb_slots: Array<SlotLine> =
-    Array::with_max_entries(Limits::DEFAULT.slots / SLOTS_PER_LINE, BPF_F_MMAPABLE);
-#[map]
-static lb_previous: Array<SlotLine> =
-    Array::with_max_entries(Limits::DEFAULT.slots / SLOTS_PER_LINE, BPF_F_MMAPABLE);
-#[map]
-static lb_flows: Array<Bucket> = Array::with_max_entries(Limits::DEFAULT.flow_buckets, BPF_F_MMAPABLE);
-#[map]
-static lb_backends: Array<Backend> = Array::with_max_entries(Limits::DEFAULT.backends, BPF_F_MMAPABLE);
-#[map]
-static lb_ports: Array<Port> = Array::with_max_entries(MAX_PORTS, BPF_F_MMAPABLE);
-#[map]
-static lb_counters: Array<Counter> = Array::with_max_entries(Limits::DEFAULT.counters, BPF_F_MMAPABLE);
-#[map]
-static lb_reasons: Array<Counter> = Array::with_max_entries(Reason::COUNT, BPF_F_MMAPABLE);
-#[map]
-static lb_limiters: Array<Bucket> = Array::with_max_entries(Limits::DEFAULT.limiters, BPF_F_MMAPABLE);
+/// Declares the tables that the daemon has in its memory, too: it fills them by aligned stores and reads counters by
+/// loads. Each is one value of a map, of as many elements as the loader gives it, and what the compiler sees of it is its
+/// address: to get at an element is arithmetic. A look-up by helper is one for the kernel as well, but a call for the
+/// compiler, which then saves and fetches all it has in registers.
+macro_rules! table {
+    ($table:ident = $name:ident $section:literal: [$element:ty; any & $mask:expr]) => {
+        table!($table = $name $section: $element);
+
+        impl $table {
+            /// The element of a number. There is one for every number, by its low bits: a comparison would be a branch, and
+            /// what the verifier learns by it is lost as soon as the number is put aside.
+            #[inline(always)]
+            fn at(number: u32) -> *mut $element {
+                Self::first().wrapping_add((number & $mask) as usize)
+            }
+        }
+    };
+    ($table:ident = $name:ident $section:literal: $element:ty) => {
+        // Its size is the loader's business.
+        #[unsafe(no_mangle)]
+        #[unsafe(link_section = $section)]
+        static mut $name: u64 = 0;
+
+        struct $table;
+
+        impl $table {
+            /// The first element. It lives as long as the program.
+            #[inline(always)]
+            fn first() -> *mut $element {
+                #[cfg(target_arch = "bpf")]
+                {
+                    let address: usize;
+                    // SAFETY: an address is loaded.
+                    unsafe {
+                        core::arch::asm!(
+                            concat!("{0} = ", stringify!($name), " ll"),
+                            out(reg) address,
+                            options(pure, nomem, nostack, preserves_flags)
+                        );
+                    }
+                    address as *mut $element
+                }
+                #[cfg(not(target_arch = "bpf"))]
+                (&raw mut $name).cast()
+            }
+        }
+    };
+}
+
+table!(ConfigTable = lb_config ".bss.lb_config": Config);
+table!(IndexTable = lb_index ".bss.lb_index": [IndexEntry; any & INDEX_MASK.load()]);
+table!(ServiceTable = lb_services ".bss.lb_services": [Service; any & SERVICE_MASK.load()]);
+table!(SlotTable = lb_slots ".bss.lb_slots": [SlotLine; any & SLOT_LINE_MASK.load()]);
+table!(PreviousTable = lb_previous ".bss.lb_previous": [SlotLine; any & SLOT_LINE_MASK.load()]);
+table!(FlowTable = lb_flows ".bss.lb_flows": [Bucket; any & FLOW_MASK.load()]);
+table!(BackendTable = lb_backends ".bss.lb_backends": [Backend; any & BACKEND_MASK.load()]);
+table!(PortTable = lb_ports ".bss.lb_ports": [Port; any & MAX_PORTS - 1]);
+table!(CounterTable = lb_counters ".bss.lb_counters": [Counter; any & COUNTER_MASK.load()]);
+table!(ReasonTable = lb_reasons ".bss.lb_reasons": [Counter; any & REASON_MASK.load()]);
+table!(LimiterTable = lb_limiters ".bss.lb_limiters": [Bucket; any & LIMITER_MASK.load()]);
+table!(CaptureTable = lb_capture ".bss.lb_capture": CaptureFilter);
+
 #[map]
 static lb_prefixes: LpmTrie<[u32; 5], u32> =
     LpmTrie::with_max_entries(Limits::DEFAULT.prefixes, BPF_F_NO_PREALLOC);
 #[map]
 static lb_events: RingBuf = RingBuf::with_byte_size(EVENT_BYTES, 0);
-#[map]
-static lb_capture: Array<CaptureFilter> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static lb_kept: PerCpuArray<Kept> = PerCpuArray::with_max_entries(1, 0);
 #[map]
@@ -76,13 +111,27 @@ static INDEX_ENTRIES: Global<u32> = Global::new(Limits::DEFAULT.index);
 #[unsafe(no_mangle)]
 static COUNTERS_PER_CPU: Global<u32> = Global::new(Limits::DEFAULT.counters);
 
+// The number of elements less one, of each table: a power of two less one.
+#[unsafe(no_mangle)]
+static INDEX_MASK: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static SERVICE_MASK: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static SLOT_LINE_MASK: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static BACKEND_MASK: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static COUNTER_MASK: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static REASON_MASK: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static LIMITER_MASK: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static FLOW_MASK: Global<u32> = Global::new(0);
+
 /// What the configuration uses: the verifier removes the rest.
 #[unsafe(no_mangle)]
 static FEATURES: Global<u32> = Global::new(Features::ALL.0);
-#[unsafe(no_mangle)]
-static LIMITER_MASK: Global<u32> = Global::new(Limits::DEFAULT.limiters - 1);
-#[unsafe(no_mangle)]
-static FLOW_MASK: Global<u32> = Global::new(Limits::DEFAULT.flow_buckets - 1);
 /// How many flows a CPU may remember in one tick.
 #[unsafe(no_mangle)]
 static FLOWS_PER_TICK: Global<u32> = Global::new(1000);
@@ -116,18 +165,15 @@ pub struct Maps;
 impl Tables for Maps {
     #[inline(always)]
     fn config(&self) -> Config {
-        match lb_config.get_ptr(0) {
-            // SAFETY: the map has one element, which lives as long as the program. Volatile: the daemon stores
-            // new words at any time.
-            Some(config) => unsafe {
-                Config {
-                    selector: (&raw const (*config).selector).read_volatile(),
-                    seed: (&raw const (*config).seed).read_volatile(),
-                    fragment_idle: (&raw const (*config).fragment_idle).read_volatile(),
-                    ..Config::default()
-                }
-            },
-            None => Config::default(),
+        let config = ConfigTable::first();
+        // SAFETY: the element lives as long as the program. Volatile: the daemon stores new words at any time.
+        unsafe {
+            Config {
+                selector: (&raw const (*config).selector).read_volatile(),
+                seed: (&raw const (*config).seed).read_volatile(),
+                fragment_idle: (&raw const (*config).fragment_idle).read_volatile(),
+                ..Config::default()
+            }
         }
     }
 
@@ -139,14 +185,12 @@ impl Tables for Maps {
     #[inline(always)]
     fn gue_port(&self) -> u16 {
         // SAFETY: as above.
-        lb_config
-            .get_ptr(0)
-            .map_or(0, |config| unsafe { (&raw const (*config).gue_port).read_volatile() } as u16)
+        unsafe { (&raw const (*ConfigTable::first()).gue_port).read_volatile() as u16 }
     }
 
     #[inline(always)]
     fn limiter(&self, hash: u32) -> Option<MapBucket> {
-        lb_limiters.get_ptr_mut(hash & LIMITER_MASK.load()).map(MapBucket)
+        Some(MapBucket(LimiterTable::at(hash)))
     }
 
     #[inline(always)]
@@ -157,34 +201,34 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn index_entry(&self, copy: u32, position: u32) -> Option<&IndexEntry> {
-        lb_index.get(copy * INDEX_ENTRIES.load() + position)
+        Some(whole(IndexTable::at(opaque(u64::from(copy)) as u32 * INDEX_ENTRIES.load() + position)))
     }
 
     #[inline(always)]
     fn service(&self, number: u32) -> Option<&Service> {
-        lb_services.get(number)
+        Some(whole(ServiceTable::at(number)))
     }
 
     #[inline(always)]
     fn slot(&self, place: u32) -> Option<Slot> {
-        slot(lb_slots.get_ptr(place / SLOTS_PER_LINE)?, place)
+        Some(slot(SlotTable::at(place / SLOTS_PER_LINE), place))
     }
 
     #[inline(always)]
     fn previous(&self, place: u32) -> Option<Slot> {
-        slot(lb_previous.get_ptr(place / SLOTS_PER_LINE)?, place)
+        Some(slot(PreviousTable::at(place / SLOTS_PER_LINE), place))
     }
 
     #[inline(always)]
     fn backend(&self, index: u32) -> Option<&Backend> {
-        lb_backends.get(index)
+        Some(whole(BackendTable::at(index)))
     }
 
     type Bucket<'t> = MapBucket;
 
     #[inline(always)]
     fn bucket(&self, hash: u32) -> Option<MapBucket> {
-        lb_flows.get_ptr_mut(hash & FLOW_MASK.load()).map(MapBucket)
+        Some(MapBucket(FlowTable::at(hash)))
     }
 
     #[inline(always)]
@@ -274,37 +318,53 @@ pub extern "C" fn lb_refusal(source_high: u64, source_low: u64, service: u32, pa
 /// How many packets a CPU tells of in one window.
 #[inline(always)]
 fn events(what: Window) -> u32 {
-    lb_config.get_ptr(0).map_or(0, |config| {
-        // SAFETY: the map has one element, which lives as long as the program. Volatile: the daemon stores new words
-        // at any time.
-        unsafe {
-            match what {
-                Window::DropEvents => (&raw const (*config).drop_events).read_volatile(),
-                _ => (&raw const (*config).flow_events).read_volatile(),
-            }
+    let config = ConfigTable::first();
+    // SAFETY: the element lives as long as the program. Volatile: the daemon stores new words at any time.
+    unsafe {
+        match what {
+            Window::DropEvents => (&raw const (*config).drop_events).read_volatile(),
+            _ => (&raw const (*config).flow_events).read_volatile(),
         }
-    })
+    }
 }
+
+/// Whether these are the lean programs: see [`Features::LEAN`].
+pub const LEAN: bool = cfg!(feature = "lean");
 
 /// What the configuration uses.
 #[inline(always)]
 pub fn features() -> Features {
-    Features(FEATURES.load())
+    if LEAN { Features::NONE } else { Features(FEATURES.load()) }
 }
 
-/// A zero that the verifier does not know: see [`lb_common::packet::Packet::blurred`].
+/// Those by which packets are told of. Of these the lean programs have some, which only packets meet that are dropped.
+#[inline(always)]
+pub fn telling() -> Features {
+    let here = if LEAN { Features::LEAN } else { Features::TELLING };
+    Features(FEATURES.load() & here.0)
+}
+
+/// A zero that the verifier does not know: see [`lb_common::packet::Packet::blurred`]. The lean programs are small enough
+/// to be verified way by way.
 #[inline(always)]
 pub fn zero() -> u32 {
     // The clock's highest bit: a load, where a map would cost a look-up.
-    (jiffies() >> 63) as u32
+    if LEAN { 0 } else { (jiffies() >> 63) as u32 }
 }
 
 #[inline(always)]
-fn slot(line: *const SlotLine, place: u32) -> Option<Slot> {
+fn slot(line: *const SlotLine, place: u32) -> Slot {
     let within = (place % SLOTS_PER_LINE) as usize;
     // SAFETY: `within` is below the length of the line, which lives as long as the program. Volatile: the daemon
     // stores new slots at any time.
-    Some(unsafe { (&raw const (*line).0).cast::<Slot>().add(within).read_volatile() })
+    unsafe { (&raw const (*line).0).cast::<Slot>().add(within).read_volatile() }
+}
+
+/// An element that packets read, and that does not change while they may.
+#[inline(always)]
+fn whole<'t, T>(element: *mut T) -> &'t T {
+    // SAFETY: it lives as long as the program. What of it changes at any time is read as volatile, word by word.
+    unsafe { &*element }
 }
 
 /// A bucket in the map. Other CPUs read and write it at the same time, each word whole.
@@ -376,6 +436,12 @@ impl Handed {
     pub const fn new(packet: Packet) -> Self {
         Self { packet, service: Decided::NOBODY, reasons: Decided::NOBODY, room: 0 }
     }
+
+    /// A packet of a service.
+    #[inline(always)]
+    pub fn decided(packet: &Packet, decided: &Decided<'_>, room: u16) -> Self {
+        Self { packet: *packet, service: decided.service, reasons: decided.reasons(), room }
+    }
 }
 
 /// What was handed over to the program of this stage: every packet that comes there has it.
@@ -399,7 +465,7 @@ pub fn hand_over(ctx: &XdpContext, stage: Stage, what: Handed) {
 /// A port; an interface index of 0 if there is none.
 #[inline(always)]
 pub fn port(number: u32) -> Port {
-    lb_ports.get(number).copied().unwrap_or_default()
+    *whole(PortTable::at(number))
 }
 
 /// Sends the frame out of a port. The verdict is `XDP_REDIRECT`; `None` if the port has no device.
@@ -411,13 +477,13 @@ pub fn redirect(port: u32) -> Option<u32> {
 /// Adds one packet to a counter of this CPU's run.
 #[inline(always)]
 pub fn count(counter: u32, bytes: u64) {
-    add(lb_counters.get_ptr_mut(cpu() * COUNTERS_PER_CPU.load() + counter), bytes);
+    add(CounterTable::at(cpu() * COUNTERS_PER_CPU.load() + counter), bytes);
 }
 
 /// Adds one packet to a reason's counter.
 #[inline(always)]
 pub fn count_reason(reason: u32, bytes: u64) {
-    add(lb_reasons.get_ptr_mut(cpu() * Reason::COUNT + (reason & (Reason::COUNT - 1))), bytes);
+    add(ReasonTable::at(cpu() * Reason::COUNT + (reason & (Reason::COUNT - 1))), bytes);
 }
 
 /// Tells the daemon of a packet; if it does not listen fast enough, the event is lost.
@@ -458,9 +524,9 @@ pub fn kept<'t>() -> Option<&'t mut Kept> {
 
 /// Which packets are captured.
 #[inline(always)]
-pub fn capture_filter<'t>() -> Option<&'t CaptureFilter> {
+pub fn capture_filter<'t>() -> &'t CaptureFilter {
     // A mixture of an old and a new filter captures too much or too little for a moment.
-    lb_capture.get(0)
+    whole(CaptureTable::first())
 }
 
 impl Kept {
@@ -511,14 +577,12 @@ impl Kept {
 }
 
 #[inline(always)]
-fn add(counter: Option<*mut Counter>, bytes: u64) {
-    if let Some(counter) = counter {
-        // SAFETY: the element lives as long as the program. Only this CPU writes it, and packet programs of one
-        // CPU do not interrupt each other, so plain additions lose nothing.
-        unsafe {
-            (*counter).packets += 1;
-            (*counter).bytes += bytes;
-        }
+fn add(counter: *mut Counter, bytes: u64) {
+    // SAFETY: the element lives as long as the program. Only this CPU writes it, and packet programs of one CPU do not
+    // interrupt each other, so plain additions lose nothing.
+    unsafe {
+        (*counter).packets += 1;
+        (*counter).bytes += bytes;
     }
 }
 

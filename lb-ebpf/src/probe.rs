@@ -12,7 +12,7 @@ use aya_ebpf::{
 use lb_common::{
     abi::{Encap, Features, Hop, PROBE_MARK, PROBE_MARK_MASK, Port},
     encap::{self, VLAN_ID},
-    parse::{Frame, L3_OFFSET, parse},
+    parse::{Copied, Frame, L3_OFFSET, parse},
     tables::Tables,
     wire::{ETHER_IPV4, ETHER_IPV6, ETHER_VLAN, pod::Pod},
 };
@@ -36,9 +36,14 @@ pub enum Steered {
 struct Skb<'c>(&'c TcContext);
 
 impl Frame for Skb<'_> {
+    type View<'f, T: Pod>
+        = Copied<T>
+    where
+        Self: 'f;
+
     #[inline(always)]
-    fn read<T: Pod>(&self, offset: usize) -> Option<T> {
-        self.0.load(offset).ok()
+    fn view<T: Pod>(&self, offset: usize) -> Option<Copied<T>> {
+        self.0.load(offset).ok().map(Copied)
     }
 
     #[inline(always)]

@@ -60,11 +60,10 @@ impl Outcome {
         Self::without_backend(xdp_action::XDP_DROP, Reason::Drop(reason))
     }
 
-    /// The same, of which the verifier no longer knows by which way it came about: `zero` is a zero that it does not know.
+    /// The same, of which the verifier no longer knows by which way it came about: `blur` is a zero that it does not know.
     /// What follows is then verified once.
     #[inline(always)]
-    fn blurred(&self, zero: u64) -> Self {
-        let blur = zero as u32;
+    fn blurred(&self, blur: u32) -> Self {
         Self {
             verdict: self.verdict | blur,
             reason: self.reason | blur,
@@ -82,7 +81,7 @@ impl Outcome {
 /// Tells what became of a packet.
 #[inline(always)]
 pub fn outcome(ctx: &XdpContext, packet: &Packet, service: u32, reasons: u32, outcome: &Outcome) {
-    let outcome = &outcome.blurred(maps::jiffies() >> 63);
+    let outcome = &outcome.blurred(maps::zero());
     let bytes = u64::from(packet.length);
     if outcome.counter != Event::NONE {
         maps::count(outcome.counter, bytes);
@@ -94,16 +93,20 @@ pub fn outcome(ctx: &XdpContext, packet: &Packet, service: u32, reasons: u32, ou
         maps::count_reason(outcome.reason, bytes);
     }
     // One look for those who want none of it.
-    if maps::features().has_any(Features::TELLING) {
+    if maps::telling().has_any(Features::TELLING) {
         tell(ctx, packet, service, outcome);
     }
-    debug!(ctx, "port {}: verdict {}, reason {}", packet.source_port, outcome.verdict, outcome.reason);
+    if !maps::LEAN {
+        // Copies: what a statement refers to must stand in memory, and with it all that it is part of.
+        let (port, verdict, reason) = (packet.source_port, outcome.verdict, outcome.reason);
+        debug!(ctx, "port {}: verdict {}, reason {}", port, verdict, reason);
+    }
 }
 
 /// Tells the daemon of a packet, if it is one of those that are told of or captured.
 #[inline(always)]
 fn tell(ctx: &XdpContext, packet: &Packet, service: u32, outcome: &Outcome) {
-    let features = maps::features();
+    let features = maps::telling();
     let dropped = outcome.verdict == xdp_action::XDP_DROP;
     let sent = outcome.verdict == xdp_action::XDP_TX || outcome.verdict == xdp_action::XDP_REDIRECT;
     let is_told = features.has(Features::DROP_EVENTS) && dropped && Maps.may(Window::DropEvents)

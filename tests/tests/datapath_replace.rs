@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use lb_common::abi::{Features, PassReason, Reason, Stage, name};
+use lb_common::abi::{ABI_VERSION, Features, PassReason, Reason, Stage, name};
 use lb_tests::{
     datapath::{
         EGRESS, LIMITS, Rig, sh,
@@ -24,7 +24,7 @@ use lb_tests::{
 };
 use lb_user::{
     edge::kernel::{
-        LoadOptions,
+        LoadOptions, pins,
         server::{Program, attach},
     },
     model::{
@@ -200,7 +200,7 @@ fn no_packet_is_lost_while_programs_are_replaced() {
         ensure!(counted == sent, "{counted} of {sent} packets counted");
         let back = received("third")? - received_before;
         ensure!(back == sent, "{back} of {sent} packets came back");
-        let pins: Vec<String> = fs::read_dir(options.pins.join("v2"))?
+        let pins: Vec<String> = fs::read_dir(pins::of_version(&options.pins, ABI_VERSION))?
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
             .collect::<std::io::Result<_>>()?;
         ensure!(pins.iter().all(|pin| !pin.contains("next")), "left over: {pins:?}");

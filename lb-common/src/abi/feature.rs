@@ -30,6 +30,8 @@ impl Features {
     pub const FLOW_EVENTS: Self = Self(1 << 9);
     /// Those by which a packet may be told of.
     pub const TELLING: Self = Self::DROP_EVENTS.with(Self::CAPTURE).with(Self::FLOW_EVENTS);
+    /// What the lean programs can do: they are compiled for it, so that nothing else is in the way of the common packet.
+    pub const LEAN: Self = Self::DROP_EVENTS;
     /// All of them.
     pub const ALL: Self = Self((1 << 10) - 1);
 

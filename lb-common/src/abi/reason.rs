@@ -5,7 +5,8 @@ macro_rules! reasons {
     ($(#[$meta:meta])* $kind:ident from $first:literal { $($variant:ident $name:literal $text:literal)* }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[repr(u8)]
+        // As wide as what it shares a place with where it is an error: the compiler would move that byte by byte.
+        #[repr(u64)]
         pub enum $kind { $(#[doc = $text] $variant,)* }
 
         impl $kind {

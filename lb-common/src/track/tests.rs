@@ -170,7 +170,7 @@ impl World {
         };
         let now = Ticks::new(self.now.get());
         let question = Question { service: 0, place: 0, flow, packet: PacketTraits::of(&packet), now };
-        backend_of(self, &self.service, self.slot, &packet, question)
+        backend_of(self, &self.service, self.slot, &packet, || question).ok()
     }
 
     fn wait(&self, ticks: u32) {

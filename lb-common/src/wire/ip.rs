@@ -1,12 +1,12 @@
 //! IPv4 and IPv6 behind one trait: where the families differ, and nowhere else.
 
-use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+use network_types::ip::Ipv6Hdr;
 
 use super::{
-    pod::{Longs, Pod, Words},
+    pod::{Longs, Pod},
     protocol,
 };
-use crate::{abi::PassReason, addr::Addr, parse::Frame};
+use crate::{abi::PassReason, addr::Addr, opaque::rarely, parse::Frame};
 
 /// What a header says, in the terms both families share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,17 +58,19 @@ impl Part {
 /// the checksum to match (RFC 1624). The TTL must not be 0.
 #[inline(always)]
 pub const fn hop_v4(word: u32) -> u32 {
-    let host = u32::from_be(word);
-    let sum = (host & 0xffff) + 0x0100;
+    // The TTL is the lowest byte, the checksum the upper half. One's complement addition does not mind the order of bytes
+    // (RFC 1071 section 2): what the TTL loses in its place the checksum gains in its.
+    let sum = word as u64 - 1 + (1 << 16);
     // As the sum over the whole header has it: never minus zero (RFC 1624 section 3).
-    let check = (sum + (sum >= 0xffff) as u32) & 0xffff;
-    (((host & 0xffff_0000) - 0x0100_0000) | check).to_be()
+    (if sum >= 0xffff_0000 { sum + (1 << 16) } else { sum }) as u32
 }
 
 /// An IP version.
 pub trait Family {
     /// Its header without options.
     type Header: Pod;
+    /// Which it is.
+    const IS_V4: bool;
     /// `IPIP` or `IPV6`: the protocol number of this family inside another IP header.
     const INNER_PROTOCOL: u8;
     /// Protocol number of its ICMP.
@@ -105,30 +107,37 @@ pub struct V4;
 pub struct V6;
 
 impl Family for V4 {
-    type Header = Words<Ipv4Hdr>;
+    /// Its five words, in the order of memory: the compiler would move the bytes of a struct one by one, or put what
+    /// does not belong together in one word.
+    type Header = [u32; 5];
+    const IS_V4: bool = true;
     const INNER_PROTOCOL: u8 = protocol::IPV4;
     const ICMP: u8 = protocol::ICMP;
     const ECHO_REQUEST: u8 = 8;
     const ECHO_REPLY: u8 = 0;
 
     #[inline(always)]
-    fn header(Words(header): &Words<Ipv4Hdr>) -> Result<IpHeader, PassReason> {
-        let header_len = u16::from(header.vihl & 0x0f) * 4;
-        let total_len = u16::from_be_bytes(header.tot_len);
-        if header.vihl >> 4 != 4 || header_len < 20 || total_len < header_len {
-            return Err(PassReason::BadHeader);
+    fn header(header: &[u32; 5]) -> Result<IpHeader, PassReason> {
+        let [first, second, third, source, destination] = *header;
+        let [vihl, traffic_class, ..] = first.to_ne_bytes();
+        let total_len = u32::from_be(first) as u16;
+        let header_len = u16::from(vihl & 0x0f) * 4;
+        if vihl >> 4 != 4 || header_len < 20 || total_len < header_len {
+            return Err(rarely(PassReason::BadHeader));
         }
-        let fragment = u16::from_be_bytes(header.frags);
+        let id = second as u16;
+        let fragment = u32::from_be(second) as u16;
+        let [ttl, protocol, ..] = third.to_ne_bytes();
         Ok(IpHeader {
-            source: Addr::v4_word(u32::from_ne_bytes(header.src_addr)),
-            destination: Addr::v4_word(u32::from_ne_bytes(header.dst_addr)),
-            protocol: header.proto,
-            traffic_class: header.tos,
-            ttl: header.ttl,
+            source: Addr::v4_word(source),
+            destination: Addr::v4_word(destination),
+            protocol,
+            traffic_class,
+            ttl,
             header_len,
             total_len,
             part: Part::new(fragment & 0x2000 != 0, fragment & 0x1fff),
-            fragment: if fragment & 0x3fff != 0 { u32::from(u16::from_ne_bytes(header.id)) } else { 0 },
+            fragment: if fragment & 0x3fff != 0 { u32::from(id) } else { 0 },
         })
     }
 
@@ -172,6 +181,7 @@ const MAX_HEADERS: u16 = 1024;
 
 impl Family for V6 {
     type Header = Longs<Ipv6Hdr>;
+    const IS_V4: bool = false;
     const INNER_PROTOCOL: u8 = protocol::IPV6;
     const ICMP: u8 = protocol::ICMPV6;
     const ECHO_REQUEST: u8 = 128;
@@ -181,13 +191,13 @@ impl Family for V6 {
     fn header(Longs(header): &Longs<Ipv6Hdr>) -> Result<IpHeader, PassReason> {
         let [version, class, _, _] = header.vcf;
         let Some(total_len) = u16::from_be_bytes(header.payload_len).checked_add(40) else {
-            return Err(PassReason::BadHeader);
+            return Err(rarely(PassReason::BadHeader));
         };
         let destination = Addr::v6(header.dst_addr);
         // No IPv6 packet may carry a v4-mapped address (RFC 6890 section 2.2.3), and this one would find the services
         // of the IPv4 address.
         if version >> 4 != 6 || destination.is_v4() {
-            return Err(PassReason::BadHeader);
+            return Err(rarely(PassReason::BadHeader));
         }
         Ok(IpHeader {
             source: Addr::v6(header.src_addr),

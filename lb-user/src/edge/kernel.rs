@@ -7,11 +7,12 @@ pub mod pins;
 mod programs;
 mod read;
 pub mod server;
+mod tables;
 
 use std::{
     collections::BTreeMap,
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::AsFd,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -22,12 +23,8 @@ use aya::{
     programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp, tc::SchedClassifierLink},
     util::nr_cpus,
 };
-use lb_common::{
-    abi::{
-        ABI_VERSION, Backend, Bucket, CaptureFilter, Config, Counter, Features, IndexEntry, Limits,
-        MAX_PORTS, Port, PrefixKey, Reason, SLOTS_PER_LINE, Service, SlotLine, Ticks, Window, name,
-    },
-    wire::pod::Pod,
+use lb_common::abi::{
+    ABI_VERSION, Backend, Config, Counter, Features, Limits, PrefixKey, Reason, Ticks, Window, name,
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -35,6 +32,7 @@ use self::{
     attach::Attached,
     mapped::MappedArray,
     programs::{PacketPath, SharedMaps, refusal},
+    tables::{MappedTables, Sizes},
 };
 pub use self::{
     attach::Withdrawn,
@@ -44,6 +42,8 @@ use crate::model::{plan::Change, traffic::Counters};
 
 /// The object with all programs and maps.
 pub static OBJECT: &[u8] = include_bytes_aligned!(env!("LB_EBPF_OBJECT"));
+/// The same programs, compiled for [`Features::LEAN`] alone.
+static LEAN_OBJECT: &[u8] = include_bytes_aligned!(env!("LB_EBPF_LEAN_OBJECT"));
 
 /// What the kernel edge cannot do.
 #[derive(Debug, thiserror::Error)]
@@ -167,6 +167,7 @@ pub struct Kernel {
     tables: MappedTables,
     options: LoadOptions,
     cpus: u32,
+    sizes: Sizes,
     /// The directory of all versions' pins, and that of ours.
     pins: (PathBuf, PathBuf),
     /// Whether the maps are pinned there.
@@ -176,21 +177,6 @@ pub struct Kernel {
     /// The probes' steering, by interface. It detaches when this is dropped.
     probes: BTreeMap<String, SchedClassifierLink>,
     attached: Vec<Attached>,
-}
-
-struct MappedTables {
-    config: MappedArray<Config>,
-    index: MappedArray<IndexEntry>,
-    services: MappedArray<Service>,
-    slots: MappedArray<SlotLine>,
-    previous: MappedArray<SlotLine>,
-    flows: MappedArray<Bucket>,
-    backends: MappedArray<Backend>,
-    ports: MappedArray<Port>,
-    limiters: MappedArray<Bucket>,
-    capture: MappedArray<CaptureFilter>,
-    counters: MappedArray<Counter>,
-    reasons: MappedArray<Counter>,
 }
 
 impl Kernel {
@@ -218,47 +204,27 @@ impl Kernel {
         let limits = options.limits;
         let cpus = nr_cpus().map_err(|(_, source)| KernelError::Map { map: name::COUNTERS, source })?;
         let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
-        let mut ebpf = EbpfLoader::new()
-            .map_max_entries(name::INDEX, 2 * limits.index)
-            .map_max_entries(name::SERVICES, limits.services)
-            .map_max_entries(name::SLOTS, limits.slots / SLOTS_PER_LINE)
-            .map_max_entries(name::PREVIOUS, limits.slots / SLOTS_PER_LINE)
-            .map_max_entries(name::FLOWS, limits.flow_buckets)
+        let sizes = Sizes::new(&limits, cpus);
+        let log_level = log_level(&options);
+        let mut loader = EbpfLoader::new();
+        loader
             .map_max_entries(name::BUDGETS, cpus * Window::COUNT)
-            .map_max_entries(name::LIMITERS, limits.limiters)
             .map_max_entries(name::PREFIXES, limits.prefixes)
-            .map_max_entries(name::BACKENDS, limits.backends)
-            .map_max_entries(name::COUNTERS, cpus * limits.counters)
-            .map_max_entries(name::REASONS, cpus * Reason::COUNT)
-            .override_global(name::INDEX_ENTRIES, &limits.index, true)
-            .override_global(name::COUNTERS_PER_CPU, &limits.counters, true)
-            .override_global(name::LIMITER_MASK, &(limits.limiters - 1), true)
-            .override_global(name::FLOW_MASK, &(limits.flow_buckets - 1), true)
-            .override_global(aya_log::LEVEL, &log_level(&options), true)
-            .load(OBJECT)
-            .map_err(|error| KernelError::Load(Box::new(error)))?;
-        if let Some(found) = found {
+            .override_global(aya_log::LEVEL, &log_level, true);
+        sizes.tell(&mut loader, true);
+        let mut ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
+        let tables = if let Some(found) = found {
             found.check(&ebpf, &pins::of_version(&options.pins, ABI_VERSION))?;
-            SharedMaps::found(found)?.take_places(&ebpf)?;
-        }
+            SharedMaps::found(found)?
+        } else {
+            sizes.make()?
+        };
+        tables.take_places(&ebpf)?;
         classifier(&mut ebpf, name::PROBE)?.load().map_err(|error| refused(name::PROBE, &error))?;
         xdp(&mut ebpf, name::CLOCK)?.load().map_err(|error| refused(name::CLOCK, &error))?;
         let shared = SharedMaps::of(&ebpf)?;
-        let path = PacketPath::load(&options, options.features, &shared)?;
-        let tables = MappedTables {
-            config: mapped(&ebpf, name::CONFIG, 1)?,
-            index: mapped(&ebpf, name::INDEX, 2 * limits.index)?,
-            services: mapped(&ebpf, name::SERVICES, limits.services)?,
-            slots: mapped(&ebpf, name::SLOTS, limits.slots / SLOTS_PER_LINE)?,
-            previous: mapped(&ebpf, name::PREVIOUS, limits.slots / SLOTS_PER_LINE)?,
-            flows: mapped(&ebpf, name::FLOWS, limits.flow_buckets)?,
-            backends: mapped(&ebpf, name::BACKENDS, limits.backends)?,
-            ports: mapped(&ebpf, name::PORTS, MAX_PORTS)?,
-            limiters: mapped(&ebpf, name::LIMITERS, limits.limiters)?,
-            capture: mapped(&ebpf, name::CAPTURE, 1)?,
-            counters: mapped(&ebpf, name::COUNTERS, cpus * limits.counters)?,
-            reasons: mapped(&ebpf, name::REASONS, cpus * Reason::COUNT)?,
-        };
+        let path = PacketPath::load(&options, options.features, (&shared, &sizes))?;
+        let tables = MappedTables::of(&ebpf, &sizes)?;
         let pins = (options.pins.clone(), pins::of_version(&options.pins, ABI_VERSION));
         Ok(Self {
             ebpf,
@@ -268,6 +234,7 @@ impl Kernel {
             tables,
             options,
             cpus,
+            sizes,
             pins,
             pinned: false,
             found: found.is_some(),
@@ -410,7 +377,7 @@ impl Kernel {
             return Ok(());
         }
         let start = Instant::now();
-        let next = PacketPath::load(&self.options, features, &self.shared)?;
+        let next = PacketPath::load(&self.options, features, (&self.shared, &self.sizes))?;
         self.replace(next)?;
         self.tell_features(features);
         tracing::debug!(?features, took = ?start.elapsed(), "programs replaced");
@@ -489,16 +456,4 @@ fn xdp<'e>(ebpf: &'e mut Ebpf, program: &'static str) -> Result<&'e mut Xdp, Ker
 fn classifier<'e>(ebpf: &'e mut Ebpf, program: &'static str) -> Result<&'e mut SchedClassifier, KernelError> {
     let found = ebpf.program_mut(program).ok_or(KernelError::Missing(program))?;
     found.try_into().map_err(|_| KernelError::Missing(program))
-}
-
-fn mapped<T: Pod>(ebpf: &Ebpf, map: &'static str, elements: u32) -> Result<MappedArray<T>, KernelError> {
-    let fd = array_fd(ebpf, map).ok_or(KernelError::Missing(map))?;
-    MappedArray::map(fd, elements).map_err(|source| KernelError::Map { map, source })
-}
-
-fn array_fd<'e>(ebpf: &'e Ebpf, map: &str) -> Option<BorrowedFd<'e>> {
-    match ebpf.map(map)? {
-        Map::Array(data) => Some(data.fd().as_fd()),
-        _ => None,
-    }
 }

@@ -7,7 +7,7 @@
 use std::mem;
 
 use lb_common::{
-    abi::{IndexEntry, ServiceKey},
+    abi::{IndexEntry, Selector, ServiceKey},
     select::index_positions,
 };
 
@@ -98,9 +98,14 @@ impl Index {
             .ok_or(IndexError::Collision { keys, entries: 1 << most_bits })
     }
 
+    /// What leads packets to it, once it is that copy.
+    pub const fn selector(&self, copy: u32) -> Selector {
+        Selector::new(copy, self.bits, self.salt)
+    }
+
     /// The service that a key means.
     pub fn lookup(&self, key: &ServiceKey) -> Option<u32> {
-        index_positions(key, self.salt, self.bits)
+        index_positions(key, self.selector(0))
             .map(|position| &self.entries[position as usize])
             .into_iter()
             .find(|entry| entry.matches(key))
@@ -111,7 +116,7 @@ impl Index {
     fn place(services: &[(ServiceKey, u32)], bits: u32, salt: u32) -> Option<Self> {
         const EMPTY: u32 = u32::MAX;
         let positions: Vec<[u32; 2]> =
-            services.iter().map(|(key, _)| index_positions(key, salt, bits)).collect();
+            services.iter().map(|(key, _)| index_positions(key, Selector::new(0, bits, salt))).collect();
         // Who stands where, as a place in `services`.
         let mut tenants = vec![EMPTY; 1 << bits];
         // Longer ways than this are so rare at our load that the next salt is cheaper.
@@ -242,7 +247,9 @@ mod tests {
     /// Keys picked so that they crowd a few places under the first salt at the smallest size.
     #[test]
     fn keys_that_collide_get_another_salt() {
-        let crowded = |key: &ServiceKey| index_positions(key, 0, 5).iter().all(|&position| position < 3);
+        let crowded = |key: &ServiceKey| {
+            index_positions(key, Selector::new(0, 5, 0)).iter().all(|&position| position < 3)
+        };
         let chosen: Vec<_> = services(60_000).into_iter().filter(|(key, _)| crowded(key)).take(12).collect();
         assert_eq!(chosen.len(), 12);
         let index = Index::build(&chosen, 1 << 16).unwrap();
@@ -276,7 +283,7 @@ mod tests {
             }
 
             // The order does not matter.
-            services.sort_by_key(|(key, _)| index_positions(key, seed as u32, 31));
+            services.sort_by_key(|(key, _)| index_positions(key, Selector::new(0, 31, seed as u32)));
             prop_assert_eq!(Index::build(&services, 1 << 12).unwrap(), index);
         }
     }

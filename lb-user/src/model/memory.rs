@@ -76,10 +76,10 @@ impl Memory {
 
     /// The copy of the index that packets are looked up in.
     pub fn live_index(&self) -> impl Iterator<Item = &IndexEntry> {
-        let Selector { copy, bits, .. } = Selector::from_word(self.config.selector);
+        let selector = Selector::from_word(self.config.selector);
         let capacity = self.limits.index as usize;
-        let length = capacity.min(1 << bits);
-        self.index.iter().skip(copy as usize * capacity).take(length).filter(|entry| entry.tail != 0)
+        let length = capacity.min(selector.entries() as usize);
+        self.index.iter().skip(selector.copy as usize * capacity).take(length).filter(|entry| entry.tail != 0)
     }
 
     /// What the table of prefixes has of one list.
@@ -158,7 +158,7 @@ impl Tables for Memory {
     type Bucket<'t> = MemoryBucket<'t>;
 
     fn previous(&self, place: u32) -> Option<Slot> {
-        self.previous.get(place as usize).copied()
+        at(&self.previous, place).copied()
     }
 
     fn bucket(&self, hash: u32) -> Option<MemoryBucket<'_>> {
@@ -209,20 +209,25 @@ impl Tables for Memory {
     }
 
     fn index_entry(&self, copy: u32, position: u32) -> Option<&IndexEntry> {
-        self.index.get((copy * self.limits.index).checked_add(position)? as usize)
+        at(&self.index, (copy * self.limits.index).wrapping_add(position))
     }
 
     fn service(&self, number: u32) -> Option<&Service> {
-        self.services.get(number as usize)
+        at(&self.services, number)
     }
 
     fn slot(&self, place: u32) -> Option<Slot> {
-        self.slots.get(place as usize).copied()
+        at(&self.slots, place).copied()
     }
 
     fn backend(&self, index: u32) -> Option<&Backend> {
-        self.backends.get(index as usize)
+        at(&self.backends, index)
     }
+}
+
+/// The element of a number, by its low bits, as the kernel program has it: tables have powers of two of them.
+fn at<T>(table: &[T], number: u32) -> Option<&T> {
+    table.get(number as usize & table.len().next_power_of_two().wrapping_sub(1))
 }
 
 #[cfg(test)]

@@ -497,8 +497,7 @@ fn switch(
         memory.list(live.copy).collect::<BTreeMap<_, _>>() == wanted
     };
     let unchanged = same_prefixes
-        && built.bits == live.bits
-        && built.salt == live.salt
+        && built.selector(live.copy) == live
         && built.entries[..] == memory.index[base..base + built.entries.len()];
     if !unchanged {
         let copy = 1 - live.copy;
@@ -519,7 +518,7 @@ fn switch(
             changes.push(Change::Settle);
             changes.extend(written);
         }
-        config.selector = Selector { copy, bits: built.bits, salt: built.salt }.to_word();
+        config.selector = built.selector(copy).to_word();
     }
     if config != memory.config {
         changes.push(Change::Config(config));

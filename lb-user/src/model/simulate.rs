@@ -72,7 +72,7 @@ pub fn process_on<T: Tables>(
             };
         }
     };
-    let decided = decide(tables, &packet, now);
+    let decided = decide(tables, &packet, || now);
     let (verdict, counter, reason) = carried_out(tables, &port, frame, ingress, &packet, &decided);
     let counter = counter.or_else(|| decided.counter_of(reason?));
     let bytes = if verdict == Verdict::Pass { frame.len() } else { usize::from(packet.length) };

@@ -44,7 +44,7 @@ fn packet(client: &str, vip: &str, protocol: u8, ports: (u16, u16)) -> Packet {
 
 /// The last byte of the server's address that a packet goes to, or why it is dropped.
 fn sent(world: &World, packet: &Packet, now: Ticks) -> Result<u8, DropReason> {
-    match decide(&world.memory, packet, now).decision {
+    match decide(&world.memory, packet, || now).decision {
         Decision::Forward(forward) => Ok(forward.hop.destination()[5]),
         Decision::Drop(reason) => Err(reason),
         other => panic!("{other:?}"),

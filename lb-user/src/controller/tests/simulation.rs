@@ -80,7 +80,7 @@ fn send(memory: &Memory, client: (Addr, u16), tcp_flags: u8, now: Duration) -> O
         quic_id: 0,
         fragment: 0,
     };
-    match decide(memory, &packet, ticks_at(now)).decision {
+    match decide(memory, &packet, || ticks_at(now)).decision {
         Decision::Forward(forward) => Some(forward.hop.destination()[5]),
         Decision::Echo | Decision::TooBig { .. } | Decision::Pass(_) | Decision::Drop(_) => None,
     }

@@ -246,7 +246,7 @@ impl Kernel {
     pub fn pin_maps(&mut self) -> Result<(), KernelError> {
         pins::prepare(&self.pins.1)?;
         if !self.found {
-            for (map_name, map) in self.ebpf.maps().filter(|(map, _)| found::is_pinned(map)) {
+            for (map_name, map) in found::pinned(&self.ebpf) {
                 pins::replace(&self.pins.1.join(map_name), |path| map.pin(path).map_err(io::Error::other))?;
             }
         }

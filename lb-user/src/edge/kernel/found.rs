@@ -9,16 +9,24 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{MapData, MapInfo},
+    maps::{Map, MapData, MapInfo},
     util::nr_cpus,
 };
 use lb_common::{
-    abi::{ABI_VERSION, Backend, Config, Features, Limits, Reason, SLOTS_PER_LINE, Service, Window, name},
+    abi::{
+        ABI_VERSION, Backend, Bucket, Config, Counter, Features, IndexEntry, Limits, Reason, SLOTS_PER_LINE,
+        Service, SlotLine, Window, name,
+    },
     wire::pod::Pod,
 };
 use serde::Serialize;
 
-use super::{KernelError, mapped::MappedArray, pins, programs::descriptor};
+use super::{
+    KernelError,
+    mapped::MappedArray,
+    pins,
+    programs::{descriptor, plain},
+};
 
 /// The maps of an earlier daemon.
 #[derive(Debug)]
@@ -101,9 +109,14 @@ pub fn left(root: &Path) -> Result<Left, KernelError> {
     Ok(Left { daemon: (), interfaces: pins::names(root, super::attach::LINK)?, version, tables })
 }
 
-/// Whether a map of the object is pinned with the tables.
-pub(super) fn is_pinned(map: &str) -> bool {
+/// Whether a map is pinned with the tables.
+fn is_pinned(map: &str) -> bool {
     map.starts_with("lb_") && map != name::PROGRAMS
+}
+
+/// The maps of the object that are pinned, by the names they have there.
+pub(super) fn pinned(ebpf: &Ebpf) -> impl Iterator<Item = (&str, &Map)> {
+    ebpf.maps().map(|(section, map)| (plain(section), map)).filter(|(map, _)| is_pinned(map))
 }
 
 impl Found {
@@ -160,7 +173,7 @@ impl Found {
     /// # Errors
     /// [`Unusable`].
     pub(super) fn check(&self, ebpf: &Ebpf, directory: &Path) -> Result<(), Unusable> {
-        for (map, data) in ebpf.maps().filter(|(map, _)| is_pinned(map)) {
+        for (map, data) in pinned(ebpf) {
             let ours = descriptor(data).and_then(|fd| {
                 let fd = fd.try_clone_to_owned().ok()?;
                 MapData::from_fd(fd).ok()?.info().ok()
@@ -173,7 +186,14 @@ impl Found {
             if kind(&ours) != kind(&found) {
                 return Err(different("kind"));
             }
-            if ours.key_size() != found.key_size() || ours.value_size() != found.value_size() {
+            // A table's elements are in its one value.
+            let is_table = name::TABLES.contains(&map);
+            let fits = if is_table {
+                found.max_entries() == 1
+            } else {
+                ours.key_size() == found.key_size() && ours.value_size() == found.value_size()
+            };
+            if !fits {
                 return Err(different("layout"));
             }
         }
@@ -191,35 +211,48 @@ fn unreadable(map: &str, source: io::Error) -> Unusable {
 
 /// The limits that maps of these sizes were made for.
 fn limits(maps: &BTreeMap<String, MapData>, directory: &Path) -> Result<Limits, Unusable> {
-    let entries = |map: &str| -> Result<u32, Unusable> {
+    let info = |map: &str| -> Result<MapInfo, Unusable> {
         let data = maps.get(map).ok_or_else(|| missing(map, directory))?;
-        let info = data.info().map_err(|error| unreadable(map, io::Error::other(error)))?;
-        Ok(info.max_entries())
+        data.info().map_err(|error| unreadable(map, io::Error::other(error)))
+    };
+    let entries = |map: &str| -> Result<u32, Unusable> { Ok(info(map)?.max_entries()) };
+    let elements = |map: &str, bytes: usize| -> Result<u32, Unusable> {
+        Ok(info(map)?.value_size() / u32::try_from(bytes).unwrap_or(u32::MAX))
     };
     let size = |map: &str| Unusable::Different { map: map.to_owned(), what: "size" };
     let cpus = nr_cpus().map_err(|(_, source)| unreadable(name::COUNTERS, source))?;
     let cpus = u32::try_from(cpus).unwrap_or(u32::MAX).max(1);
-    for (map, each) in [(name::REASONS, Reason::COUNT), (name::BUDGETS, Window::COUNT)] {
-        if entries(map)? != cpus.saturating_mul(each) {
-            return Err(size(map));
-        }
+    if entries(name::BUDGETS)? != cpus.saturating_mul(Window::COUNT) {
+        return Err(size(name::BUDGETS));
     }
+    let all_cpus = |each: u32| each.saturating_mul(cpus).next_power_of_two();
+    if elements(name::REASONS, size_of::<Counter>())? != all_cpus(Reason::COUNT) {
+        return Err(size(name::REASONS));
+    }
+    let slot_lines = elements(name::SLOTS, size_of::<SlotLine>())?;
     let found = Limits {
-        index: entries(name::INDEX)? / 2,
-        services: entries(name::SERVICES)?,
-        slots: entries(name::SLOTS)?.saturating_mul(SLOTS_PER_LINE),
-        backends: entries(name::BACKENDS)?,
-        counters: entries(name::COUNTERS)? / cpus,
-        flow_buckets: entries(name::FLOWS)?,
-        limiters: entries(name::LIMITERS)?,
+        index: elements(name::INDEX, size_of::<IndexEntry>())? / 2,
+        services: elements(name::SERVICES, size_of::<Service>())?,
+        slots: slot_lines.saturating_mul(SLOTS_PER_LINE),
+        backends: elements(name::BACKENDS, size_of::<Backend>())?,
+        counters: elements(name::COUNTERS, size_of::<Counter>())? / all_cpus(1),
+        flow_buckets: elements(name::FLOWS, size_of::<Bucket>())?,
+        limiters: elements(name::LIMITERS, size_of::<Bucket>())?,
         prefixes: entries(name::PREFIXES)?,
     };
-    let masked = [(name::FLOWS, found.flow_buckets), (name::LIMITERS, found.limiters)];
-    let unmasked = masked.into_iter().find(|(_, buckets)| !buckets.is_power_of_two());
-    if let Some((map, _)) = unmasked {
+    let sizes = [
+        (name::INDEX, found.index),
+        (name::SERVICES, found.services),
+        (name::SLOTS, found.slots),
+        (name::BACKENDS, found.backends),
+        (name::COUNTERS, found.counters),
+        (name::FLOWS, found.flow_buckets),
+        (name::LIMITERS, found.limiters),
+    ];
+    if let Some((map, _)) = sizes.into_iter().find(|(_, elements)| !elements.is_power_of_two()) {
         return Err(size(map));
     }
-    if entries(name::PREVIOUS)?.saturating_mul(SLOTS_PER_LINE) != found.slots {
+    if elements(name::PREVIOUS, size_of::<SlotLine>())? != slot_lines {
         return Err(size(name::PREVIOUS));
     }
     Ok(found)

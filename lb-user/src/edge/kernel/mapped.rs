@@ -105,9 +105,9 @@ impl<T: Pod> MappedArray<T> {
         lb_common::wire::pod::read(bytes, 0).unwrap_or_else(|| unreachable!("an element has the size of a T"))
     }
 
-    /// Loads an element, if there is one of that number.
-    pub fn get(&self, index: u32) -> Option<T> {
-        let index = index as usize;
+    /// Loads the element of a number, by its low bits, as the programs do: there are a power of two of them.
+    pub fn get(&self, number: u32) -> Option<T> {
+        let index = number as usize & self.elements.next_power_of_two().wrapping_sub(1);
         (index < self.elements).then(|| self.load(index))
     }
 

@@ -18,7 +18,7 @@ use aya::{
 };
 use lb_common::abi::{Features, Stage, name};
 
-use super::{Found, KernelError, LoadOptions, OBJECT, log_level, refused, xdp};
+use super::{Found, KernelError, LEAN_OBJECT, LoadOptions, OBJECT, log_level, refused, tables::Sizes, xdp};
 
 /// What the object's maps of one generation alone are named like: its constants.
 const READ_ONLY: &str = ".rodata";
@@ -30,12 +30,22 @@ impl SharedMaps {
     /// Those of a loaded object.
     pub(super) fn of(ebpf: &Ebpf) -> Result<Self, KernelError> {
         let shared = ebpf.maps().filter(|(map, _)| !map.starts_with(READ_ONLY) && *map != name::PROGRAMS);
+        let shared = shared.map(|(section, data)| (plain(section), data));
         let owned = |(map, data): (&str, &Map)| {
             let fd = descriptor(data).ok_or_else(|| io::Error::other(format!("{map} is of an unknown kind")));
             let fd = fd.and_then(|fd| fd.try_clone_to_owned()).map_err(KernelError::SharedMaps)?;
             Ok((map.to_owned(), fd))
         };
         shared.map(owned).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Tables that were just made.
+    pub(super) fn made(tables: Vec<(&'static str, MapData)>) -> Result<Self, KernelError> {
+        let owned = |(map, data): (&str, MapData)| {
+            let fd = data.fd().as_fd().try_clone_to_owned().map_err(KernelError::SharedMaps)?;
+            Ok((map.to_owned(), fd))
+        };
+        tables.into_iter().map(owned).collect::<Result<_, _>>().map(Self)
     }
 
     /// Those that an earlier daemon left.
@@ -52,7 +62,7 @@ impl SharedMaps {
     pub(super) fn take_places(&self, ebpf: &Ebpf) -> Result<(), KernelError> {
         for (map, shared) in &self.0 {
             let missing = || KernelError::SharedMaps(io::Error::other(format!("there is no map {map}")));
-            let place = ebpf.map(map).and_then(descriptor).ok_or_else(missing)?;
+            let place = place(ebpf, map).and_then(descriptor).ok_or_else(missing)?;
             // SAFETY: both are open. `place` stays open and stays its owner's; it only stands for another map.
             let result = unsafe { libc::dup3(shared.as_raw_fd(), place.as_raw_fd(), libc::O_CLOEXEC) };
             if result < 0 {
@@ -61,6 +71,16 @@ impl SharedMaps {
         }
         Ok(())
     }
+}
+
+/// What a map of the object is called by everyone else: there the tables are sections.
+pub(super) fn plain(section: &str) -> &str {
+    section.strip_prefix(name::TABLE_SECTION).unwrap_or(section)
+}
+
+/// The place of a map in a loaded object.
+pub(super) fn place<'e>(ebpf: &'e Ebpf, map: &str) -> Option<&'e Map> {
+    ebpf.map(map).or_else(|| ebpf.map(&format!("{}{map}", name::TABLE_SECTION)))
 }
 
 /// The descriptor of a map, of the kinds that the object has.
@@ -89,24 +109,19 @@ impl PacketPath {
     pub(super) fn load(
         options: &LoadOptions,
         features: Features,
-        maps: &SharedMaps,
+        (maps, sizes): (&SharedMaps, &Sizes),
     ) -> Result<Self, KernelError> {
-        let limits = options.limits;
-        let (limiter_mask, flow_mask) = (limits.limiters - 1, limits.flow_buckets - 1);
         let log_level = log_level(options);
+        let is_lean = Features::LEAN.has(features) && !options.log_packets;
         let mut loader = EbpfLoader::new();
-        loader
-            .override_global(name::INDEX_ENTRIES, &limits.index, true)
-            .override_global(name::COUNTERS_PER_CPU, &limits.counters, true)
-            .override_global(name::FEATURES, &features.0, true)
-            .override_global(name::LIMITER_MASK, &limiter_mask, true)
-            .override_global(name::FLOW_MASK, &flow_mask, true)
-            .override_global(aya_log::LEVEL, &log_level, true);
-        // These give way to the shared ones at once.
-        for map in name::MAPPED.into_iter().chain([name::EVENTS]) {
-            loader.map_max_entries(map, 1);
-        }
-        let ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
+        loader.override_global(name::FEATURES, &features.0, true);
+        // The lean ones have no use for some.
+        loader.override_global(aya_log::LEVEL, &log_level, !is_lean);
+        sizes.tell(&mut loader, !is_lean);
+        // It gives way to the shared one at once.
+        loader.map_max_entries(name::EVENTS, 1);
+        let object = if is_lean { LEAN_OBJECT } else { OBJECT };
+        let ebpf = loader.load(object).map_err(|error| KernelError::Load(Box::new(error)))?;
         maps.take_places(&ebpf)?;
         let mut path = Self { ebpf, features };
         for program in Self::programs() {

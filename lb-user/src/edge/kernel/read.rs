@@ -98,7 +98,7 @@ impl View for Kernel {
     }
 
     fn index_entry(&self, copy: u32, position: u32) -> Option<IndexEntry> {
-        self.tables.index.get((copy * self.options.limits.index).checked_add(position)?)
+        self.tables.index.get((copy * self.options.limits.index).wrapping_add(position))
     }
 
     fn service(&self, number: u32) -> Option<Service> {

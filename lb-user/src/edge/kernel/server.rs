@@ -45,11 +45,7 @@ const DRV_MODE: u32 = 1 << 2;
 /// another program attached there already.
 pub fn attach(program: Program, interface: &str, mode: XdpMode) -> anyhow::Result<()> {
     let index = index_of(interface)?;
-    // The object comes with the balancer's tables; here they are not used.
     let mut loader = EbpfLoader::new();
-    for map in name::MAPPED {
-        loader.map_max_entries(map, 1);
-    }
     if let Program::Decap { gue_port } = &program {
         loader.override_global(name::GUE_PORT, gue_port, true);
     }

@@ -19,11 +19,11 @@ use super::{Change, Flows, Memory};
 /// If a key cannot be found where it is looked for, or a slot of its service names a backend that is not there, or two
 /// services share what is not theirs.
 pub(crate) fn audit(memory: &Memory) -> BTreeMap<ServiceKey, Service> {
-    let Selector { copy, bits, salt } = Selector::from_word(memory.config.selector);
-    let base = (copy * memory.limits.index) as usize;
+    let selector = Selector::from_word(memory.config.selector);
+    let base = (selector.copy * memory.limits.index) as usize;
     let mut found = BTreeMap::new();
     let mut numbers = BTreeSet::new();
-    for (position, entry) in (0u32..).zip(&memory.index[base..base + (1 << bits)]) {
+    for (position, entry) in (0u32..).zip(&memory.index[base..base + selector.entries() as usize]) {
         if entry.tail == 0 {
             continue;
         }
@@ -36,7 +36,7 @@ pub(crate) fn audit(memory: &Memory) -> BTreeMap<ServiceKey, Service> {
             pad: 0,
         };
         assert!(
-            entry.matches(&key) && index_positions(&key, salt, bits).contains(&position),
+            entry.matches(&key) && index_positions(&key, selector).contains(&position),
             "{key:?} is lost"
         );
         if key.used == SERVER {
@@ -155,7 +155,7 @@ pub(crate) fn destinations(memory: &Memory, key: &ServiceKey) -> Vec<Option<[u8;
     };
     let memory = &memory.clone();
     (1024..1024 + 64)
-        .map(|port| match decide(memory, &packet(port), Ticks::default()).decision {
+        .map(|port| match decide(memory, &packet(port), Ticks::default).decision {
             Decision::Forward(forward) => Some(forward.hop.destination()),
             Decision::Echo | Decision::TooBig { .. } | Decision::Pass(_) | Decision::Drop(_) => None,
         })
@@ -227,10 +227,13 @@ impl InFlight {
 
     /// Adds what packets can reach from now on.
     fn see(&mut self, memory: &Memory) {
-        let Selector { copy, bits, .. } = Selector::from_word(memory.config.selector);
-        let base = (copy * memory.limits.index) as usize;
-        self.copies.insert(copy);
-        for entry in memory.index[base..base + (1 << bits)].iter().filter(|entry| leads_to_service(entry)) {
+        let selector = Selector::from_word(memory.config.selector);
+        let base = (selector.copy * memory.limits.index) as usize;
+        self.copies.insert(selector.copy);
+        for entry in memory.index[base..base + selector.entries() as usize]
+            .iter()
+            .filter(|entry| leads_to_service(entry))
+        {
             let service = &memory.services[entry.service as usize];
             if self.services.insert(entry.service) {
                 self.records.push(*service);

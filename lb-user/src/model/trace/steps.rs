@@ -82,13 +82,15 @@ impl Steps {
                 return choice(others, Why::Others);
             }
         }
-        choice(slot.owner?, Why::Owner)
+        // The memory answers with a number, and has two for nobody.
+        let is_number = |index: &u32| !memory.looked || *index < track::ABSENT;
+        choice(slot.owner.filter(is_number)?, Why::Owner)
     }
 }
 
 /// Which of a service's keys a packet has.
 fn found_by(tables: &Snapshot<'_>, selector: u64, packet: &Packet, number: u32) -> FoundBy {
-    let leads = |key: ServiceKey| find::exact(tables, selector, &key) == number;
+    let leads = |key: ServiceKey| find::exact(tables, selector, &key) == Some(number);
     let has_port = !matches!(packet.kind, Kind::LaterFragment | Kind::EchoRequest);
     let key = if has_port {
         ServiceKey::new(packet.destination, packet.protocol, packet.destination_port)
@@ -154,21 +156,16 @@ fn named(tables: &Snapshot<'_>, selector: u64, service: &Service, packet: &Packe
         return None;
     }
     let id = service.quic.server_id(packet.quic_head, packet.quic_id);
-    let backend = id.map(|id| find::exact(tables, selector, &ServiceKey::server(service.slot_base, id)));
+    let backend = id.and_then(|id| find::exact(tables, selector, &ServiceKey::server(service.slot_base, id)));
     let taken = find::named(tables, selector, service, packet.quic_head, packet.quic_id);
-    Some(Named {
-        id,
-        length: service.quic.0 as u8,
-        backend: backend.filter(|&index| index != find::NOTHING),
-        takes: taken != track::NOBODY,
-    })
+    Some(Named { id, length: service.quic.0 as u8, backend, takes: taken != track::NOBODY })
 }
 
 fn slot(tables: &Snapshot<'_>, service: &Service, packet: &Packet, hash: u64) -> Option<SlotSeen> {
     let number = select::slot_of(hash, service.slot_count);
     let place = service.slot_base.wrapping_add(number);
     let slot = tables.slot(place)?;
-    let index = |slot| Some(track::owner(service, slot)).filter(|&index| index != track::NOBODY);
+    let index = |slot| track::owner(service, slot).ok();
     let previous = tables.previous(place).filter(|_| slot.in_transition()).and_then(index);
     let takes = |index| tables.backend(index).is_some_and(|b| b.standing().takes(packet.opens_flow()));
     Some(SlotSeen {
