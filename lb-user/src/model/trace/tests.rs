@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use lb_common::{
-    abi::{Features, Flow, Limits, Ticks},
+    abi::{Features, Flow, Limits, Slot, Ticks},
     packet::{Kind, Packet},
     parse::parse,
     tables::{FlowBucket, Tables},
@@ -93,5 +93,16 @@ fn what_is_written_to_a_snapshot_is_seen_in_it_and_nowhere_else() {
     assert_eq!(snapshot.limiter(42).unwrap().load(1), flow);
     assert_eq!(snapshot.remembered(), [flow]);
     assert!(memory == before);
-    assert!(snapshot.service(4).is_none() && snapshot.slot(64).is_none() && snapshot.backend(8).is_none());
+}
+
+#[test]
+fn a_number_leads_to_the_element_of_its_low_bits() {
+    let mut memory = Memory::new(LIMITS);
+    memory.services[3].slot_count = 7;
+    memory.slots[5] = Slot::of(2);
+    memory.backends[6].gue_port = 9;
+    let snapshot = Snapshot::new(&memory);
+    assert_eq!(snapshot.service(4 + 3), Some(&memory.services[3]));
+    assert_eq!(snapshot.slot(64 + 5), Some(Slot::of(2)));
+    assert_eq!(snapshot.backend(u32::MAX - 1), Some(&memory.backends[6]));
 }
