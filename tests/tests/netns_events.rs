@@ -123,9 +123,13 @@ fn a_capture_shows_packets_as_they_came_and_left() {
         let said = String::from_utf8_lossy(&refused.stderr);
         ensure!(!refused.status.success() && said.contains("one at a time"), "{said}");
         ensure!(lab.ask(Ask::Http, VIP6, 5)?.failed() == 0);
+        wait::until("the packets in the file", SETTLE, || {
+            let (seen, _) = read(&other)?;
+            ensure!(seen.iter().any(|seen| seen.comment.contains("service www6")), "{seen:?}");
+            Ok(())
+        })?;
         process.crash()?;
         let (seen, _) = read(&other)?;
-        ensure!(seen.iter().any(|seen| seen.comment.contains("service www6")), "{seen:?}");
         ensure!(seen.iter().all(|seen| seen.frame.len() <= 34), "longer than asked for");
         wait::until("the next capture", SETTLE, || {
             daemon.lb(&["capture", "dropped", "-w", "/dev/null", "--seconds", "1"]).map(drop)
