@@ -3,8 +3,14 @@
 //! The log statements hang on a read-only global, as the events do: unless the daemon sets it, the verifier removes
 //! them and the packet path does not pay for them.
 
-use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
-use aya_log_ebpf::debug;
+use aya_ebpf::{
+    bindings::{xdp_action, xdp_md},
+    programs::XdpContext,
+};
+use aya_log_ebpf::{
+    debug,
+    macro_support::{Level, level_enabled},
+};
 use lb_common::{
     abi::{DropReason, Event, Features, Note, PassReason, Reason, Window},
     decide::{Decided, Forward},
@@ -96,11 +102,16 @@ pub fn outcome(ctx: &XdpContext, packet: &Packet, service: u32, reasons: u32, ou
     if maps::telling().has_any(Features::TELLING) {
         tell(ctx, packet, service, outcome);
     }
-    if !maps::LEAN {
-        // Copies: what a statement refers to must stand in memory, and with it all that it is part of.
-        let (port, verdict, reason) = (packet.source_port, outcome.verdict, outcome.reason);
-        debug!(ctx, "port {}: verdict {}, reason {}", port, verdict, reason);
+    if !maps::LEAN && level_enabled(Level::Debug) {
+        log(ctx.ctx, packet.source_port, outcome.verdict, outcome.reason);
     }
+}
+
+/// Behind a call, and of numbers: what a log statement refers to must stand in memory, and the programs have little of their
+/// stack left.
+#[inline(never)]
+fn log(ctx: *mut xdp_md, port: u16, verdict: u32, reason: u32) {
+    debug!(ctx, "port {}: verdict {}, reason {}", port, verdict, reason);
 }
 
 /// Tells the daemon of a packet, if it is one of those that are told of or captured.

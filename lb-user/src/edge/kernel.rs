@@ -7,6 +7,8 @@ pub mod pins;
 mod programs;
 mod read;
 pub mod server;
+#[cfg(test)]
+mod stack;
 mod tables;
 
 use std::{
