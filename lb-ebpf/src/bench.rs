@@ -11,7 +11,7 @@ use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, xdp_action},
     helpers::{bpf_ktime_get_ns, bpf_xdp_adjust_head},
     macros::{map, xdp},
-    maps::{Array, ProgramArray},
+    maps::{Array, DevMap, ProgramArray},
     programs::XdpContext,
 };
 use lb_common::{
@@ -26,6 +26,12 @@ static bench_subjects: ProgramArray = ProgramArray::with_max_entries(SUBJECTS, 0
 /// What the least balancer looks up.
 #[map]
 static bench_ports: Array<u64> = Array::with_max_entries(256, 0);
+/// Live frames that came to their end.
+#[map]
+static bench_sunk: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// The other interface that the least balancer sends by.
+#[map]
+static bench_way_out: DevMap = DevMap::with_max_entries(1, 0);
 
 #[xdp(frags)]
 pub fn bench_empty(_ctx: XdpContext) -> u32 {
@@ -36,6 +42,36 @@ pub fn bench_empty(_ctx: XdpContext) -> u32 {
 pub fn bench_swap(ctx: XdpContext) -> u32 {
     // SAFETY: see there.
     unsafe { swap(&ctx) }.unwrap_or(xdp_action::XDP_PASS)
+}
+
+/// The same, and sends by another interface.
+#[xdp(frags)]
+pub fn bench_swap_over(ctx: XdpContext) -> u32 {
+    // SAFETY: see there.
+    match unsafe { swap(&ctx) } {
+        Some(_) => bench_way_out.redirect(0, 0).unwrap_or(xdp_action::XDP_ABORTED),
+        None => xdp_action::XDP_PASS,
+    }
+}
+
+/// Makes the next live frame and sends it by the interface that it is said to have come by.
+#[xdp]
+pub fn bench_send(ctx: XdpContext) -> u32 {
+    // SAFETY: see there.
+    match unsafe { rehearse(&ctx) } {
+        Some(()) => xdp_action::XDP_TX,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+/// Where live frames end.
+#[xdp(frags)]
+pub fn bench_sink(_ctx: XdpContext) -> u32 {
+    if let Some(sunk) = bench_sunk.get_ptr_mut(0) {
+        // SAFETY: the element lives as long as the program; everything happens on one CPU.
+        unsafe { *sunk += 1 };
+    }
+    xdp_action::XDP_DROP
 }
 
 // One program for each subject: with a constant index the kernel makes a jump of the tail call.

@@ -18,6 +18,7 @@ use crate::{
 pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result<()> {
     process::require_root("bench", "it loads kernel programs and makes network namespaces")?;
     setup::run(workspace, Mode::Install)?;
+    setup::rivals()?;
     let lb = workspace.build("lb-user", "lb", Profile::Release)?;
     let bench = workspace.build("lb-tests", "lb-bench", Profile::Release)?;
     process::become_command(Command::new(bench).args(args).env("LB_BIN", lb))

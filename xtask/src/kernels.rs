@@ -140,6 +140,7 @@ pub(crate) fn instructions(workspace: &Workspace, options: &CountOptions) -> Res
         Ok(ready) => ready,
         Err(skipped) => return Ok(skipped),
     };
+    setup::rivals()?;
     let bench = workspace.build("lb-tests", "lb-bench", Profile::Release)?;
     let kernel = match Kernel::fetch(SERIES, &directory) {
         Ok(kernel) => kernel,

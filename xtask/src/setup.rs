@@ -69,6 +69,15 @@ pub(crate) fn run(workspace: &Workspace, mode: Mode) -> Result<()> {
     Ok(())
 }
 
+/// Finds or installs what the bench compares lb with.
+///
+/// # Errors
+/// One of them cannot be installed.
+pub(crate) fn rivals() -> Result<()> {
+    let absent = tools::absent_rivals();
+    if absent.is_empty() { Ok(()) } else { tools::install(&mut Apt::default(), &absent) }
+}
+
 fn found(what: &str, which: &str) {
     println!("ok       {what:<11} {which}");
 }

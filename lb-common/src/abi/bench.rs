@@ -9,6 +9,16 @@ pub mod name {
     pub const EMPTY: &str = "bench_empty";
     /// The least that a balancer can do: parses, reads one array, swaps the MAC addresses and sends back.
     pub const SWAP: &str = "bench_swap";
+    /// The same, out by the interface of [`WAY_OUT`].
+    pub const SWAP_OVER: &str = "bench_swap_over";
+    /// Sends live frames, and where they end: [`SUNK`] counts them.
+    pub const SEND: &str = "bench_send";
+    /// Drops every frame and counts it.
+    pub const SINK: &str = "bench_sink";
+    /// How many frames were dropped there.
+    pub const SUNK: &str = "bench_sunk";
+    /// One interface.
+    pub const WAY_OUT: &str = "bench_way_out";
     /// One [`super::Rehearsal`].
     pub const REHEARSAL: &str = "bench_rehearsal";
     /// The subjects, in the order of [`RESTORE`].

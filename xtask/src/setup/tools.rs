@@ -21,9 +21,25 @@ const TOOLS: [Tool; 7] = [
     Tool { program: "ping", package: "iputils-ping" },
 ];
 
+/// What the bench compares with.
+const RIVALS: [Tool; 3] = [
+    Tool { program: "nft", package: "nftables" },
+    Tool { program: "ipvsadm", package: "ipvsadm" },
+    Tool { program: "haproxy", package: "haproxy" },
+];
+
 /// Those that are not here.
 pub(crate) fn absent() -> Vec<&'static Tool> {
-    TOOLS.iter().filter(|tool| process::find_program(tool.program).is_none()).collect()
+    missing(&TOOLS)
+}
+
+/// Those that the bench compares with and that are not here.
+pub(crate) fn absent_rivals() -> Vec<&'static Tool> {
+    missing(&RIVALS)
+}
+
+fn missing(tools: &'static [Tool]) -> Vec<&'static Tool> {
+    tools.iter().filter(|tool| process::find_program(tool.program).is_none()).collect()
 }
 
 /// Installs their packages.

@@ -122,7 +122,7 @@ struct Done {
 /// Counts the instructions of every case with one flow: where the clock counts instructions, and only there.
 pub(crate) fn count(effort: &Effort, report: &mut Report) -> Result<()> {
     /// Interrupts come between; of some rounds one is without.
-    const ROUNDS: usize = 5;
+    const ROUNDS: usize = 15;
     let mut stand = Stand::load()?;
     let mut loaded = Loaded::default();
     println!("Instructions for each packet, less those of an empty program");

@@ -7,6 +7,7 @@
 mod checks;
 mod control;
 mod decision;
+mod live;
 mod report;
 mod stand;
 mod worlds;
@@ -48,6 +49,8 @@ struct Arguments {
 enum Part {
     /// What the program costs for each packet.
     Decision,
+    /// What a packet costs on its whole way, and what it would with others.
+    Live,
     /// What a change costs: lookup tables, reloads, memory.
     Control,
     /// What health checks cost the daemon.
@@ -96,9 +99,13 @@ fn run(arguments: Arguments) -> Result<()> {
     lb_tests::datapath::namespace::interfaces()?;
     if arguments.only == Some(Part::Instructions) {
         decision::count(&effort, &mut report)?;
+        live::run(&effort, live::Clock::Instructions, &mut report)?;
     }
     if wants(Part::Decision) {
         decision::run(&effort, &mut report)?;
+    }
+    if wants(Part::Live) {
+        live::run(&effort, live::Clock::Time, &mut report)?;
     }
     if wants(Part::Control) {
         control::run(&effort, &mut report)?;

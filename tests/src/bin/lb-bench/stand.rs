@@ -13,7 +13,7 @@ use lb_tests::datapath::{INGRESS, sh};
 use lb_user::edge::kernel::mapped::MappedArray;
 
 /// The bench's own programs.
-static OBJECT: &[u8] = include_bytes_aligned!(env!("LB_BENCH_OBJECT"));
+pub(crate) static OBJECT: &[u8] = include_bytes_aligned!(env!("LB_BENCH_OBJECT"));
 
 /// Iterations of one round. The clock is read at the first and the last.
 pub(crate) const ITERATIONS: u64 = 2000;
@@ -33,6 +33,28 @@ pub(crate) struct Scene {
     pub(crate) flows: u64,
     /// Virtual addresses that take turns.
     pub(crate) vips: u64,
+}
+
+impl Scene {
+    /// The iterations from `first` on, `count` of them.
+    pub(crate) fn rehearsal(&self, first: u64, count: u64) -> Result<Rehearsal> {
+        ensure!(self.frame.len() >= RESTORED, "the frame is shorter than what is restored of it");
+        let mut template = [0; RESTORED / 8];
+        for (word, bytes) in template.iter_mut().zip(self.frame.chunks_exact(8)) {
+            *word = u64::from_ne_bytes(bytes.try_into()?);
+        }
+        Ok(Rehearsal {
+            done: first,
+            first,
+            last: first + count - 1,
+            length: self.frame.len() as u64,
+            flow_mask: self.flows - 1,
+            vips: self.vips,
+            is_v6: u64::from(self.frame[12..14] == [0x86, 0xdd]),
+            template,
+            ..Rehearsal::default()
+        })
+    }
 }
 
 /// Nanoseconds for each iteration, round by round; the three of one round were measured one after the other.
@@ -95,7 +117,6 @@ impl Stand {
 
     /// Lets the programs take turns. `verdict` is the subject's.
     pub(crate) fn rounds(&mut self, scene: &Scene, rounds: usize, verdict: u32) -> Result<Rounds> {
-        ensure!(scene.frame.len() >= RESTORED, "the frame is shorter than what is restored of it");
         let mut result = Rounds::default();
         // Every flow has been there once, caches are warm.
         let warm = scene.flows.max(ITERATIONS);
@@ -126,24 +147,7 @@ impl Stand {
     fn run(&mut self, scene: &Scene, turn: Turn, first: u64, count: u64, verdict: u32) -> Result<f64> {
         const PASS: u32 = 2;
         const TX: u32 = 3;
-        let mut template = [0; RESTORED / 8];
-        for (word, bytes) in template.iter_mut().zip(scene.frame.chunks_exact(8)) {
-            *word = u64::from_ne_bytes(bytes.try_into()?);
-        }
-        self.rehearsal.store(
-            0,
-            &Rehearsal {
-                done: first,
-                first,
-                last: first + count - 1,
-                length: scene.frame.len() as u64,
-                flow_mask: scene.flows - 1,
-                vips: scene.vips,
-                is_v6: u64::from(scene.frame[12..14] == [0x86, 0xdd]),
-                template,
-                ..Rehearsal::default()
-            },
-        );
+        self.rehearsal.store(0, &scene.rehearsal(first, count)?);
         // struct xdp_md (linux/bpf.h): data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let context = [0, scene.frame.len() as u32, 0, INGRESS, 0, 0].map(u32::to_ne_bytes).concat();
         let program = xdp(&mut self.ebpf, name::RESTORE[turn as usize])?;
@@ -169,6 +173,6 @@ impl Stand {
     }
 }
 
-fn xdp<'e>(ebpf: &'e mut Ebpf, program: &str) -> Result<&'e mut Xdp> {
+pub(crate) fn xdp<'e>(ebpf: &'e mut Ebpf, program: &str) -> Result<&'e mut Xdp> {
     Ok(ebpf.program_mut(program).with_context(|| format!("no program {program}"))?.try_into()?)
 }

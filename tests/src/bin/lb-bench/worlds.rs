@@ -14,7 +14,7 @@ use lb_tests::datapath::{
 use lb_user::{
     edge::kernel::LoadOptions,
     model::{
-        plan::{ListTarget, MemberTarget, ServiceTarget, Target},
+        plan::{HopTarget, ListTarget, MemberTarget, ServiceTarget, Target},
         service::Via,
     },
 };
@@ -67,8 +67,13 @@ impl World {
         }
     }
 
-    /// Loads the programs and fills the tables.
+    /// Loads the programs and fills the tables, for frames that come by [`INGRESS`].
     pub(crate) fn load(self) -> Result<Rig> {
+        self.load_between(INGRESS, EGRESS)
+    }
+
+    /// The same for frames that come by the first interface and leave by it, those of [`REDIRECT`] by the second.
+    pub(crate) fn load_between(self, ingress: u32, egress: u32) -> Result<Rig> {
         let options = LoadOptions {
             limits: LIMITS,
             features: self.features(),
@@ -76,7 +81,7 @@ impl World {
             pins: "/nonexistent".into(),
         };
         let mut rig = Rig::load_with(&options)?;
-        let target = self.target();
+        let target = self.target(ingress, egress);
         if self == Self::Transition {
             // First everybody was on the other half of the backends.
             let mut before = target.clone();
@@ -91,11 +96,11 @@ impl World {
         Ok(rig)
     }
 
-    fn target(self) -> Target {
+    fn target(self, ingress: u32, egress: u32) -> Target {
         let mut target =
             Target { seed: 0x5eed, fragment_idle: LONG, features: self.features(), ..Target::default() };
         if let Self::Services(count) = self {
-            target.pools.push(tracked("p", SLOTS, members(10, |number| l2(&near(number), hop(INGRESS, 1)))));
+            target.pools.push(tracked("p", SLOTS, members(10, |number| l2(&near(number), hop(ingress, 1)))));
             for number in 0..count {
                 let [low, high, ..] = number.to_le_bytes();
                 let vip = format!("10.64.{low}.{high}");
@@ -104,17 +109,18 @@ impl World {
             name_vips(&mut target);
             return target;
         }
-        type Member = fn(u16) -> MemberTarget;
-        let ways: [(&str, [&str; 2], Member); 4] = [
-            ("l2", L2, |number| l2(&near(number), hop(INGRESS, number as u8))),
-            ("redirect", REDIRECT, |number| l2(&near(number), hop(EGRESS, number as u8))),
-            ("in4", IN_4, |number| ipip(&far(number), hop(INGRESS, number as u8))),
-            ("in6", IN_6, |number| ipip(&format!("2001:db8:9::{number:x}"), hop(INGRESS, number as u8))),
+        type Member = fn(u16, HopTarget) -> MemberTarget;
+        let ways: [(&str, [&str; 2], u32, Member); 4] = [
+            ("l2", L2, ingress, |number, hop| l2(&near(number), hop)),
+            ("redirect", REDIRECT, egress, |number, hop| l2(&near(number), hop)),
+            ("in4", IN_4, ingress, |number, hop| ipip(&far(number), hop)),
+            ("in6", IN_6, ingress, |number, hop| ipip(&format!("2001:db8:9::{number:x}"), hop)),
         ];
-        let gue: (&str, [&str; 2], Member) =
-            ("gue", GUE, |number| behind(Via::Gue, &far(number), hop(INGRESS, number as u8)));
+        let gue: (&str, [&str; 2], u32, Member) =
+            ("gue", GUE, ingress, |number, hop| behind(Via::Gue, &far(number), hop));
         let gue = (self == Self::Gue).then_some(gue);
-        for (pool, vips, member) in ways.into_iter().chain(gue) {
+        for (pool, vips, interface, member) in ways.into_iter().chain(gue) {
+            let member = |number| member(number, hop(interface, number as u8));
             target.pools.push(tracked(pool, SLOTS, members(BACKENDS, member)));
             for (vip, family) in vips.iter().zip(["v4", "v6"]) {
                 let base = service(&format!("{pool}.{family}"), vip, &["tcp/80", "udp/80"], pool);
