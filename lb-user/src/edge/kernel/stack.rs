@@ -19,7 +19,7 @@ const FP: u8 = 10;
 /// `call` of a function of the program's own: `BPF_JMP | BPF_CALL` with `BPF_PSEUDO_CALL`.
 fn callee(at: usize, instruction: bpf_insn) -> Option<usize> {
     let is_call = instruction.code == 0x85 && instruction.src_reg() == 1;
-    is_call.then(|| (at as i64 + 1 + i64::from(instruction.imm)) as usize)
+    is_call.then(|| (at + 1).strict_add_signed(instruction.imm as isize))
 }
 
 /// What one function takes: the lowest address below the frame pointer that it uses; bytes.
