@@ -21,5 +21,7 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result<()> {
     setup::rivals()?;
     let lb = workspace.build("lb-user", "lb", Profile::Release)?;
     let bench = workspace.build("lb-tests", "lb-bench", Profile::Release)?;
+    // The servers of its labs.
+    workspace.build("lb-tests", "lb-lab", Profile::Release)?;
     process::become_command(Command::new(bench).args(args).env("LB_BIN", lb))
 }

@@ -180,9 +180,14 @@ fn way(target: IpAddr) -> NextHop {
     }
 }
 
-/// So many services, each with a pool of its own of so many backends, with so many slots.
 fn config(services: u32, backends: u32, slots: u32, special_weight: u32) -> Result<String> {
-    let mut text = "[lb]\ninterfaces = [\"lo\"]\n".to_owned();
+    Ok("[lb]\ninterfaces = [\"lo\"]\n".to_owned()
+        + &self::services(services, backends, slots, special_weight)?)
+}
+
+/// So many services, each with a pool of its own of so many backends, with so many slots.
+pub(crate) fn services(services: u32, backends: u32, slots: u32, special_weight: u32) -> Result<String> {
+    let mut text = String::new();
     for service in 0..services {
         let [_, _, high, low] = service.to_be_bytes();
         writeln!(text, "\n[[pool]]\nname = \"p{service}\"\nslots = {slots}")?;

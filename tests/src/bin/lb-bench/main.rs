@@ -9,6 +9,8 @@ mod control;
 mod decision;
 mod live;
 mod report;
+mod restart;
+mod rivals;
 mod stand;
 mod worlds;
 
@@ -51,8 +53,12 @@ enum Part {
     Decision,
     /// What a packet costs on its whole way, and what it would with others.
     Live,
+    /// What a request costs through lb, and through what a user would take instead.
+    Rivals,
     /// What a change costs: lookup tables, reloads, memory.
     Control,
+    /// How long a daemon takes to start.
+    Restart,
     /// What health checks cost the daemon.
     Checks,
     /// Instructions for each packet: only where the clock counts them, see `cargo xtask instructions`.
@@ -107,8 +113,14 @@ fn run(arguments: Arguments) -> Result<()> {
     if wants(Part::Live) {
         live::run(&effort, live::Clock::Time, &mut report)?;
     }
+    if wants(Part::Rivals) {
+        rivals::run(&effort, &mut report)?;
+    }
     if wants(Part::Control) {
         control::run(&effort, &mut report)?;
+    }
+    if wants(Part::Restart) {
+        restart::run(&effort, &mut report)?;
     }
     if wants(Part::Checks) {
         checks::run(&effort, &mut report)?;
