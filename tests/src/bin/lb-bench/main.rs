@@ -8,6 +8,7 @@ mod checks;
 mod control;
 mod decision;
 mod live;
+mod plots;
 mod report;
 mod restart;
 mod rivals;
@@ -35,6 +36,9 @@ struct Arguments {
     /// Write the figures here, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw here how figures grow, as SVG.
+    #[arg(long, value_name = "DIRECTORY")]
+    plots: Option<PathBuf>,
     /// Fail if a ratio is beyond its checked-in limit.
     #[arg(long)]
     check: bool,
@@ -128,6 +132,9 @@ fn run(arguments: Arguments) -> Result<()> {
     report.print_goals();
     if let Some(path) = &arguments.json {
         report.write(path)?;
+    }
+    if let Some(directory) = &arguments.plots {
+        plots::draw(&report, directory)?;
     }
     if arguments.check {
         report.check()?;
