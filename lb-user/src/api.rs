@@ -3,6 +3,7 @@
 mod apply;
 mod check;
 mod events;
+pub mod metrics;
 mod policy;
 mod trace;
 
@@ -32,6 +33,8 @@ pub enum Request {
     Health,
     /// Counters.
     Stats,
+    /// What a monitoring system reads.
+    Metrics,
     /// What is remembered of flows, by pool.
     Flows,
     /// The way of a packet.
@@ -247,6 +250,8 @@ pub enum Response {
     Health(Vec<HealthView>),
     /// To [`Request::Stats`].
     Stats(Stats),
+    /// To [`Request::Metrics`].
+    Metrics(Box<metrics::Metrics>),
     /// To [`Request::Flows`].
     Flows(Vec<FlowsView>),
     /// To [`Request::Trace`].

@@ -140,8 +140,8 @@ impl Client {
             Request::Flows => Response::Flows(self.flows().await?),
             Request::Trace(spec) => Response::Trace(Box::new(self.trace(&spec).await?)),
             Request::Events(query) if !query.follow => Response::Events(self.events(query).await?),
-            Request::Events(_) | Request::Capture(_) => {
-                let errors = vec!["this is answered by a stream".to_owned()];
+            Request::Events(_) | Request::Capture(_) | Request::Metrics => {
+                let errors = vec!["this is answered by a stream or a text".to_owned()];
                 return Err(ClientError::Refused { refusal: Refusal { kind: RefusalKind::Invalid, errors } });
             }
             Request::Edit(edit) => Response::Done(self.edit(edit).await?),

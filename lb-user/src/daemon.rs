@@ -47,7 +47,7 @@ use crate::{
         kernel::{Kernel, LoadOptions, Withdrawn, pins},
         neighbours::{NeighbourEvent, Neighbours},
         probe::Probes,
-        socket::{Call, Socket},
+        socket::{Call, Listener, Socket},
     },
     exit::{Exit, Failure},
     model::{
@@ -90,6 +90,8 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
 
     let _lock = lock::Lock::take(&args.socket.with_extension("pid"))?;
     let socket = Socket::bind(&args.socket, args.socket_group.as_deref())?;
+    let listener = args.api_listen.map(|address| Listener::bind(address, args.api_token_file.as_deref()));
+    let listener = listener.transpose()?;
     let _pins = pins::claim(&args.pins)?;
     let options = LoadOptions {
         limits: limits_for(&desired),
@@ -108,7 +110,7 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
         daemon.give_up();
         return Err(error);
     }
-    let served = daemon.serve(socket).await;
+    let served = daemon.serve(socket, listener).await;
     if daemon.take_over.is_some() {
         daemon.give_up();
     } else {
@@ -264,8 +266,9 @@ impl Daemon {
         Ok(())
     }
 
-    async fn serve(&mut self, socket: Socket) -> anyhow::Result<()> {
+    async fn serve(&mut self, socket: Socket, listener: Option<Listener>) -> anyhow::Result<()> {
         let (calls, mut inbox_calls) = mpsc::channel::<Call>(64);
+        let listening = listener.map(|listener| tokio::spawn(listener.serve(calls.clone())));
         let (changes, mut inbox_changes) = mpsc::channel(4);
         let (stop_socket, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(socket.serve(calls, async {
@@ -321,6 +324,9 @@ impl Daemon {
         }
         tracing::info!("stopping");
         watcher.abort();
+        if let Some(listening) = listening {
+            listening.abort();
+        }
         // Forwarding may go on without us: not by programs that capture for nobody.
         let ended: Vec<Event> = self.streams.drain().map(|(token, _)| Event::StreamEnded { token }).collect();
         self.handle(ended).await;

@@ -34,6 +34,7 @@ pub fn response(response: &Response, paint: Paint) -> String {
         Response::Plan(view) => apply::plan(view, paint),
         Response::History(views) => apply::history(views, paint),
         // What follows is shown as it comes.
+        Response::Metrics(metrics) => metrics.render(),
         Response::Streaming => String::new(),
         Response::Done(done) => format!("{} (generation {})\n", printable(&done.message), done.generation),
         Response::Refused(refusal) => {

@@ -1,6 +1,6 @@
 //! `lb run`: from arguments to what the daemon is started with.
 
-use std::{io, path::PathBuf};
+use std::{io, net::SocketAddr, path::PathBuf};
 
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
@@ -30,6 +30,10 @@ pub struct RunArgs {
     pub socket: PathBuf,
     /// Group that may use the socket; root without.
     pub socket_group: Option<String>,
+    /// Where to listen for clients by TCP; nowhere without.
+    pub api_listen: Option<SocketAddr>,
+    /// The file with the token of those who may change things by TCP.
+    pub api_token_file: Option<PathBuf>,
     /// Directory in a bpffs for programs, maps and links.
     pub pins: PathBuf,
     /// Where the daemon keeps what is to outlive it.
@@ -43,6 +47,7 @@ pub struct RunArgs {
 #[command(after_help = "Examples:
   lb run --config /etc/lb/lb.toml
   lb run --config lb.toml --interface eth0 --interface eth1 --socket-group lb
+  lb run --config lb.toml --api-listen 127.0.0.1:9900      # Prometheus: /metrics
   lb run --config lb.toml --keep-forwarding --log debug")]
 pub(super) struct RunOptions {
     /// The configuration file; watched, and rewritten by edits with its comments kept
@@ -54,6 +59,12 @@ pub(super) struct RunOptions {
     /// Group that may use the control socket [default: root]
     #[arg(long, value_name = "GROUP")]
     socket_group: Option<String>,
+    /// Serve the API by TCP as well (127.0.0.1:9900): metrics and other questions only, unless there is a token
+    #[arg(long, value_name = "ADDRESS")]
+    api_listen: Option<SocketAddr>,
+    /// File with a token; whoever sends it by TCP may change everything
+    #[arg(long, value_name = "FILE", requires = "api_listen")]
+    api_token_file: Option<PathBuf>,
     /// Directory in a bpffs where programs, maps and links are pinned
     #[arg(long, value_name = "DIR", default_value = DEFAULT_PINS)]
     pins: PathBuf,
@@ -75,8 +86,28 @@ impl RunOptions {
     }
 
     fn args(self, socket: PathBuf) -> RunArgs {
-        let Self { config, interfaces, socket_group, pins, state, keep_forwarding, log: _ } = self;
-        RunArgs { config, interfaces, socket, socket_group, pins, state, keep_forwarding }
+        let Self {
+            config,
+            interfaces,
+            socket_group,
+            api_listen,
+            api_token_file,
+            pins,
+            state,
+            keep_forwarding,
+            log: _,
+        } = self;
+        RunArgs {
+            config,
+            interfaces,
+            socket,
+            socket_group,
+            api_listen,
+            api_token_file,
+            pins,
+            state,
+            keep_forwarding,
+        }
     }
 }
 
@@ -117,7 +148,7 @@ mod tests {
     #[test]
     fn arguments_reach_the_daemon() {
         let line = "lb run -c f.toml -i eth0 --interface eth1 --socket /s --socket-group g --pins /p \
-                    --keep-forwarding --log lb_user=debug,warn";
+                    --api-listen [::1]:9900 --api-token-file /t --keep-forwarding --log lb_user=debug,warn";
         let cli = Cli::try_parse_from(line.split_whitespace()).expect(line);
         let Command::Run(options) = cli.command else { panic!() };
         assert_eq!(options.log, "lb_user=debug,warn");
@@ -128,6 +159,8 @@ mod tests {
                 interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
                 socket: "/s".into(),
                 socket_group: Some("g".to_owned()),
+                api_listen: Some("[::1]:9900".parse().expect("an address")),
+                api_token_file: Some("/t".into()),
                 pins: "/p".into(),
                 state: "/var/lib/lb".into(),
                 keep_forwarding: true,

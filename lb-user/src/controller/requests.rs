@@ -56,6 +56,7 @@ impl Controller {
             ),
             Request::Health => Response::Health(self.health_views(now)),
             Request::Stats => Response::Stats(self.stats()),
+            Request::Metrics => Response::Metrics(Box::new(self.metrics(now))),
             Request::Flows => {
                 Response::Flows(self.desired.pools.iter().map(|pool| self.flows_view(pool)).collect())
             }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     api::{
         AllowanceView, BackendStats, BackendView, HealthView, LimitView, PolicyView, PoolView, QuicView,
-        ReasonStats, ServiceStats, ServiceView, State, Stats, Status, Traffic,
+        ReasonStats, ServiceStats, ServiceView, State, Stats, Status, Traffic, metrics::Metrics,
     },
     model::{
         limit::{Allowance, SourceLimit},
@@ -168,6 +168,17 @@ impl Controller {
         Stats {
             services: self.desired.services.iter().filter_map(service_stats).collect(),
             reasons: reasons.collect(),
+        }
+    }
+
+    /// All of it at one moment. The flow table is not read for it: whoever asks often must not make the daemon busy.
+    pub(super) fn metrics(&self, now: Duration) -> Metrics {
+        Metrics {
+            status: self.status(now),
+            health: self.health_views(now),
+            stats: self.stats(),
+            flows: self.desired.pools.iter().map(|pool| self.flows_view(pool)).collect(),
+            pools: self.desired.pools.iter().map(|pool| (pool.name.to_string(), pool.slots)).collect(),
         }
     }
 

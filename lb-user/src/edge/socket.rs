@@ -1,7 +1,9 @@
 //! The control socket: HTTP/1.1 and JSON over a Unix stream socket. Each request becomes a [`Call`] to the
 //! daemon and waits for its answer; nothing is decided here. Routes are in [`routes`].
 
+mod observe;
 mod routes;
+mod tcp;
 
 use std::{
     fs, io,
@@ -18,6 +20,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
+pub use self::tcp::{Listener, ListenerError};
 use crate::api::{Request, Response};
 
 /// Where the daemon listens unless told otherwise.

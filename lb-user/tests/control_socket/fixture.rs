@@ -14,7 +14,7 @@ use lb_user::{
 };
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::UnixStream,
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -28,6 +28,8 @@ pub(crate) struct Fixture {
     pub(crate) asked: Arc<Mutex<Vec<Request>>>,
     pub(crate) stop: Option<oneshot::Sender<()>>,
     pub(crate) server: JoinHandle<std::io::Result<()>>,
+    /// The way to the daemon, for a listener.
+    pub(crate) by_tcp: mpsc::Sender<Call>,
 }
 
 /// What every stream brings.
@@ -39,6 +41,7 @@ impl Fixture {
         let path = directory.path().join("run/lb.sock");
         let socket = Socket::bind(&path, None).expect("bind");
         let (calls, mut incoming) = mpsc::channel::<Call>(8);
+        let by_tcp = calls.clone();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let log = asked.clone();
         tokio::spawn(async move {
@@ -56,7 +59,7 @@ impl Fixture {
         });
         let (stop, stopped) = oneshot::channel();
         let server = tokio::spawn(socket.serve(calls, async move { drop(stopped.await) }));
-        Self { _directory: directory, path, asked, stop: Some(stop), server }
+        Self { _directory: directory, path, asked, stop: Some(stop), server, by_tcp }
     }
 
     pub(crate) async fn client(&self) -> Client {
@@ -65,16 +68,7 @@ impl Fixture {
 
     /// Sends bytes as they are and reads until the other side closes: status and body.
     pub(crate) async fn raw(&self, bytes: &[u8]) -> (u16, String) {
-        let mut stream = UnixStream::connect(&self.path).await.expect("connect");
-        stream.write_all(bytes).await.expect("write");
-        let mut text = String::new();
-        timeout(Duration::from_secs(5), stream.read_to_string(&mut text))
-            .await
-            .expect("an answer in time")
-            .expect("an answer");
-        let status = text.get(9..12).and_then(|status| status.parse().ok());
-        let status = status.unwrap_or_else(|| panic!("no HTTP answer: {text:?}"));
-        (status, text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+        exchange(UnixStream::connect(&self.path).await.expect("connect"), bytes).await
     }
 
     pub(crate) async fn send(&self, method: &str, path: &str, body: &str) -> (u16, String) {
@@ -90,7 +84,20 @@ impl Fixture {
     }
 }
 
-fn status() -> Status {
+/// Sends bytes as they are and reads until the other side closes: status and body.
+pub(crate) async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) -> (u16, String) {
+    stream.write_all(bytes).await.expect("write");
+    let mut text = String::new();
+    timeout(Duration::from_secs(5), stream.read_to_string(&mut text))
+        .await
+        .expect("an answer in time")
+        .expect("an answer");
+    let status = text.get(9..12).and_then(|status| status.parse().ok());
+    let status = status.unwrap_or_else(|| panic!("no HTTP answer: {text:?}"));
+    (status, text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+}
+
+pub(crate) fn status() -> Status {
     Status {
         version: "0.1.0".to_owned(),
         pid: 1,
@@ -251,6 +258,13 @@ pub(crate) fn answer(request: &Request) -> Response {
         Request::Pools(Some(_)) => Response::Pool(pool()),
         Request::Health => Response::Health(vec![health()]),
         Request::Stats => Response::Stats(Stats::default()),
+        Request::Metrics => Response::Metrics(Box::new(metrics::Metrics {
+            status: status(),
+            health: vec![health()],
+            stats: Stats::default(),
+            flows: vec![flows()],
+            pools: vec![("web".to_owned(), 11)],
+        })),
         Request::Flows => Response::Flows(vec![flows()]),
         Request::Trace(spec) => Response::Trace(Box::new(trace(spec))),
         Request::Events(EventsQuery { follow: false, .. }) => Response::Events(vec![event()]),

@@ -3,6 +3,7 @@
 
 mod command_line;
 mod fixture;
+mod monitoring;
 
 use std::{
     fs,

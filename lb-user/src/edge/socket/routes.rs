@@ -18,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::Call;
+use super::{Call, observe};
 use crate::api::{
     ApplySpec, BackendPatch, BackendSpec, CaptureQuery, Edit, EventsQuery, PastQuery, PoolPatch, PoolSpec,
     Proposal, Refusal, RefusalKind, Request, Response, ServicePatch, ServiceSpec, TraceSpec,
@@ -53,6 +53,7 @@ pub(super) fn router(calls: mpsc::Sender<Call>, patience: Duration) -> Router {
         .route("/v1/pools/{pool}/backends", post(add_backend))
         .route("/v1/pools/{pool}/backends/{name}", patch(set_backend).delete(delete_backend))
         .merge(configurations())
+        .merge(observe::routes())
         .fallback(async |uri: Uri| {
             Answer::refuse(
                 StatusCode::NOT_FOUND,
@@ -173,19 +174,19 @@ async fn delete_backend(daemon: Daemon, In((pool, name)): In<(String, String)>) 
 
 /// The way to the daemon.
 #[derive(Clone)]
-struct Link {
+pub(super) struct Link {
     calls: mpsc::Sender<Call>,
     patience: Duration,
 }
 
-type Daemon = State<Link>;
+pub(super) type Daemon = State<Link>;
 
 impl Link {
     async fn edit(&self, edit: Edit) -> Answer {
         self.ask(Request::Edit(edit)).await
     }
 
-    async fn ask(&self, request: Request) -> Answer {
+    pub(super) async fn ask(&self, request: Request) -> Answer {
         self.call(request, None).await
     }
 
@@ -222,7 +223,7 @@ impl Link {
 }
 
 /// What goes back: a status and a body.
-struct Answer(StatusCode, Box<Response>);
+pub(super) struct Answer(pub(super) StatusCode, pub(super) Box<Response>);
 
 impl Answer {
     fn of(response: Response) -> Self {
@@ -238,7 +239,7 @@ impl Answer {
         Self(status, Box::new(response))
     }
 
-    fn refuse(status: StatusCode, kind: RefusalKind, error: String) -> Self {
+    pub(super) fn refuse(status: StatusCode, kind: RefusalKind, error: String) -> Self {
         Self(status, Box::new(Response::Refused(Refusal { kind, errors: vec![error] })))
     }
 }
