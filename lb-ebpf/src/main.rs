@@ -55,8 +55,8 @@ pub fn lb(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn go_on(ctx: &XdpContext, parsed: Result<Packet, Stop>) -> u32 {
     match parsed {
-        // Where the header begins is known here, and accesses are cheaper for it.
-        Ok(packet) => balance(ctx, &packet.blurred(maps::zero()), L3_OFFSET),
+        // What it is and where the header begins is known here: what others ask for falls away, and accesses are cheaper.
+        Ok(packet) => balance(ctx, &Packet { kind: Kind::Whole, ..packet.blurred(maps::zero()) }, L3_OFFSET),
         Err(Stop::Pass(reason)) => pass(ctx, reason),
         Err(Stop::Rare) => {
             maps::go_on(ctx, Stage::Rare);

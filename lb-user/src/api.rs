@@ -224,6 +224,12 @@ pub struct BackendPatch {
     /// `ready` (enable), `drain`, `maint` (disable).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<AdminState>,
+    /// With `drain`: when it ends in `maint`, whatever the backend still has (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_until: Option<String>,
+    /// The same in seconds from now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_seconds: Option<u64>,
     /// The VLAN tag of packets to it; 0 for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<u16>,
@@ -433,6 +439,9 @@ pub struct BackendView {
     pub slots: u32,
     /// Its share of the table, percent.
     pub share_percent: f64,
+    /// Seconds until its drain ends in maintenance; absent if it is not drained, or without a deadline.
+    #[serde(default)]
+    pub drain_ends_in_seconds: Option<u64>,
     /// The next hop's MAC, once known.
     pub mac: Option<String>,
     /// The interface its packets leave by, once known.

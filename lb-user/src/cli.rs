@@ -8,6 +8,7 @@ mod backend;
 mod capture;
 mod check;
 mod check_options;
+mod drain;
 mod events;
 mod pool;
 pub mod render;
@@ -166,7 +167,7 @@ pub fn main() -> ExitCode {
         Command::Health => cli.global.ask(&Ask::of(Request::Health)),
         Command::Service { command } => cli.global.ask(&service::ask(command)),
         Command::Pool { command } => cli.global.ask(&pool::ask(command)),
-        Command::Backend { command } => cli.global.ask(&backend::ask(command)),
+        Command::Backend { command } => backend::run(command, &cli.global),
     };
     match result {
         Ok(()) => Exit::Ok.into(),

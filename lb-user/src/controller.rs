@@ -6,6 +6,7 @@
 mod apply;
 mod capture;
 mod checking;
+mod draining;
 mod event;
 mod found;
 mod journal;
@@ -85,6 +86,8 @@ pub struct Controller {
     identity: Identity,
     interfaces: Vec<InterfaceView>,
     started: Duration,
+    /// The time of the events that are being taken in.
+    now: Duration,
     source: Source,
     config: ConfigView,
     desired: Desired,
@@ -148,6 +151,7 @@ impl Controller {
             identity,
             interfaces: Vec::new(),
             started: now,
+            now,
             source: Source::default(),
             desired: Desired::default(),
             members: BTreeMap::new(),
@@ -209,6 +213,7 @@ impl Controller {
     /// Takes in a batch of events that happened together, and says what is to be done about them.
     pub fn handle(&mut self, now: Duration, events: impl IntoIterator<Item = Event>) -> Vec<Action> {
         let mut actions = Vec::new();
+        self.now = now;
         for event in events {
             self.take(now, event, &mut actions);
         }
@@ -264,6 +269,7 @@ impl Controller {
             Event::NamedRead { token, source } => self.take_files(now, token, source, actions),
             Event::Tick => {
                 self.watch_trial(now, actions);
+                self.watch_drains(actions);
                 if self.retry_at.is_some_and(|at| at <= now) {
                     self.retry_at = None;
                     self.dirty = true;
@@ -315,8 +321,9 @@ impl Controller {
     /// # Errors
     /// All that is wrong with it.
     pub fn accept(&self, source: &Source, shown: &str) -> Result<Desired, Vec<String>> {
-        let desired = config::parse(&source.text, &source.files)
+        let mut desired = config::parse(&source.text, &source.files)
             .map_err(|errors| errors.report(shown).lines().map(str::to_owned).collect::<Vec<_>>())?;
+        desired.end_drains(self.wall_clock(self.now));
         let target = self.target(&desired, &self.leaving_under(&desired));
         let layout = self.layout.placed(&target).map_err(|full| vec![full.to_string()])?;
         plan::index(&layout, &target, self.installed.limits.index)

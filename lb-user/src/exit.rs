@@ -20,10 +20,14 @@ pub enum Exit {
     NoInput = 66,
     /// `EX_UNAVAILABLE`: no daemon listens, or it cannot answer now.
     Unavailable = 69,
+    /// `EX_TEMPFAIL`: what was waited for did not come in time.
+    Late = 75,
     /// `EX_NOPERM`: not allowed.
     Permission = 77,
     /// `EX_CONFIG`: the configuration file is not valid.
     Config = 78,
+    /// As shells have it: interrupted by the keyboard.
+    Interrupted = 130,
 }
 
 impl Exit {
@@ -35,8 +39,10 @@ impl Exit {
         Self::Data,
         Self::NoInput,
         Self::Unavailable,
+        Self::Late,
         Self::Permission,
         Self::Config,
+        Self::Interrupted,
     ];
 
     /// What it means, for `--help`.
@@ -48,8 +54,10 @@ impl Exit {
             Self::Data => "edit refused: the result would not be valid",
             Self::NoInput => "a file cannot be read",
             Self::Unavailable => "no daemon listens, or it cannot answer now",
+            Self::Late => "what was waited for did not come in time",
             Self::Permission => "not allowed",
             Self::Config => "the configuration file is not valid",
+            Self::Interrupted => "interrupted",
         }
     }
 

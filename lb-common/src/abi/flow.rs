@@ -25,10 +25,16 @@ impl Ticks {
         Self(bits & Self::MASK)
     }
 
-    /// How long before `self` this was; up to half of the range (12 days at 1000 jiffies a second).
+    /// How far apart clocks are at most that are read at different moments of the same work: 8 s at 1000 jiffies a second.
+    const SKEW: u32 = 1 << 13;
+
+    /// How long before `self` this was (up to 24 days at 1000 jiffies a second). 0 for what is a little later: another CPU,
+    /// or a packet that comes while the table is read, may have seen the clock tick already.
     #[inline(always)]
     pub const fn since(self, earlier: Self) -> u32 {
-        self.0.wrapping_sub(earlier.0) & Self::MASK
+        let age = self.0.wrapping_sub(earlier.0) & Self::MASK;
+        // No branch, because the verifier would walk both ways.
+        age & (age.wrapping_add(Self::SKEW) >> 31).wrapping_sub(1)
     }
 }
 
@@ -120,5 +126,15 @@ mod tests {
     fn time_wraps() {
         assert_eq!(Ticks::new(0x8000_0005).since(Ticks::new(0x7fff_fffb)), 10);
         assert_eq!(Ticks::new(5).since(Ticks::new(5)), 0);
+    }
+
+    #[test]
+    fn what_is_a_little_later_is_now_and_what_is_old_is_old() {
+        let now = Ticks::new(100);
+        for later in [1, 2, 64, 8192] {
+            assert_eq!(now.since(Ticks::new(100 + later)), 0, "{later}");
+        }
+        assert_eq!(now.since(Ticks::new(100 + 8193)), 0x7fff_ffff - 8192);
+        assert_eq!(now.since(Ticks::new(101 + 0x4000_0000)), 0x3fff_ffff, "half of the range");
     }
 }

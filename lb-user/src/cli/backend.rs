@@ -7,7 +7,7 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 
-use super::{ask::Ask, name, render};
+use super::{Global, ask::Ask, drain::Drain, name, render};
 use crate::{
     api::{BackendPatch, BackendSpec, Edit, Request},
     model::service::{AdminState, DEFAULT_WEIGHT, MAX_VLAN, MAX_WEIGHT, Via},
@@ -58,8 +58,10 @@ pub(super) enum BackendCommand {
     Set(BackendSet),
     /// Give a backend no new flows; those it has stay until they end
     #[command(after_help = "Examples:
-  lb backend drain web w1")]
-    Drain(Which),
+  lb backend drain web w1
+  lb backend drain web w1 --wait
+  lb backend drain web w1 --deadline 10m --wait")]
+    Drain(Drain),
     /// Let a backend serve again, if it is healthy
     #[command(after_help = "Examples:
   lb backend enable web w1")]
@@ -81,10 +83,10 @@ const WEIGHT: &str = "Its share relative to the pool's other backends; 0 takes n
 pub(super) struct Which {
     /// Name of the pool
     #[arg(value_parser = name)]
-    pool: String,
+    pub(super) pool: String,
     /// Name of the backend
     #[arg(value_parser = name)]
-    name: String,
+    pub(super) name: String,
 }
 
 #[derive(Debug, Args)]
@@ -116,6 +118,14 @@ fn weight() -> impl TypedValueParser<Value = u16> {
     clap::value_parser!(u16).range(..=i64::from(MAX_WEIGHT))
 }
 
+/// Does what a command says.
+pub(super) fn run(command: Option<BackendCommand>, global: &Global) -> anyhow::Result<()> {
+    match command {
+        Some(BackendCommand::Drain(drain)) => drain.run(global),
+        command => global.ask(&ask(command)),
+    }
+}
+
 /// The request of a command.
 pub(super) fn ask(command: Option<BackendCommand>) -> Ask {
     let set = |Which { pool, name }, patch| Edit::SetBackend { pool, name, patch };
@@ -130,9 +140,9 @@ pub(super) fn ask(command: Option<BackendCommand>) -> Ask {
         }
         BackendCommand::Set(BackendSet { which, address, via, weight, vlan, server_id }) => {
             let address = address.map(|address| address.to_string());
-            set(which, BackendPatch { address, via, weight, state: None, vlan, server_id })
+            set(which, BackendPatch { address, via, weight, vlan, server_id, ..BackendPatch::default() })
         }
-        BackendCommand::Drain(which) => set(which, state(AdminState::Drain)),
+        BackendCommand::Drain(drain) => return Ask::of(drain.request()),
         BackendCommand::Enable(which) => set(which, state(AdminState::Ready)),
         BackendCommand::Disable(which) => set(which, state(AdminState::Maint)),
         BackendCommand::Del(Which { pool, name }) => Edit::DeleteBackend { pool, name },
@@ -199,6 +209,14 @@ mod tests {
                 }),
             ),
             ("lb backend drain web w1", state(AdminState::Drain)),
+            (
+                "lb backend drain web w1 --deadline 1.5m",
+                set(BackendPatch {
+                    state: Some(AdminState::Drain),
+                    drain_seconds: Some(90),
+                    ..BackendPatch::default()
+                }),
+            ),
             ("lb backend enable web w1", state(AdminState::Ready)),
             ("lb backend disable web w1", state(AdminState::Maint)),
             (

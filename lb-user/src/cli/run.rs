@@ -47,7 +47,7 @@ pub struct RunArgs {
 #[command(after_help = "Examples:
   lb run --config /etc/lb/lb.toml
   lb run --config lb.toml --interface eth0 --interface eth1 --socket-group lb
-  lb run --config lb.toml --api-listen 127.0.0.1:9900      # Prometheus: /metrics
+  lb run --config lb.toml --api-listen 127.0.0.1:9900
   lb run --config lb.toml --keep-forwarding --log debug")]
 pub(super) struct RunOptions {
     /// The configuration file; watched, and rewritten by edits with its comments kept

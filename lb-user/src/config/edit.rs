@@ -268,7 +268,7 @@ fn backend_fields(spec: &BackendSpec) -> Fields {
 }
 
 fn set_backend(text: &mut Text, pool: &str, name: &str, patch: &BackendPatch) {
-    let BackendPatch { address, via, weight, state, vlan, server_id } = patch;
+    let BackendPatch { address, via, weight, state, drain_until, drain_seconds: _, vlan, server_id } = patch;
     let path = [Step::Named("pool", pool), Step::Named("backend", name)];
     if let Some(address) = address {
         text.set(&path, "address", Some(&address.into()));
@@ -292,4 +292,7 @@ fn set_backend(text: &mut Text, pool: &str, name: &str, patch: &BackendPatch) {
         Some(AdminState::Maint) => Some(Value::from("maint")),
     };
     text.set(&path, "state", word.as_ref());
+    // A drain's end goes with the drain.
+    let until = drain_until.as_deref().map(Value::from);
+    text.set(&path, "drain_until", until.as_ref());
 }

@@ -243,6 +243,14 @@ pub enum Problem {
     /// Not a duration.
     #[error("\"{0}\" is not a duration: write a number and ms, s, m or h, such as \"500ms\" or \"1.5s\"")]
     BadDuration(String),
+    /// Not a time.
+    #[error(
+        "\"{0}\" is not a time: write a date, a time and an offset (RFC 3339), such as \"2026-01-31T12:00:00Z\""
+    )]
+    BadTime(String),
+    /// The end of a drain, and no drain.
+    #[error("drain_until without state = \"drain\": nothing is drained")]
+    DrainUntilWithoutDrain,
     /// A duration outside its range.
     #[error("{} is not within {} to {}", duration_text(*.value), duration_text(*.min), duration_text(*.max))]
     DurationOutOfRange {

@@ -67,6 +67,7 @@ pub static BACKEND: TableKeys = TableKeys {
         Key { name: "via", example: "via = \"l2\"" },
         Key { name: "weight", example: "weight = 100" },
         Key { name: "state", example: "state = \"drain\"" },
+        Key { name: "drain_until", example: "drain_until = \"2026-01-31T12:00:00Z\"" },
         Key { name: "vlan", example: "vlan = 100" },
         Key { name: "server_id", example: "server_id = \"0x2a01\"" },
     ],

@@ -129,15 +129,25 @@ struct BackendDraft<'a> {
     via: Via,
     weight: u16,
     state: AdminState,
+    drain_until: Option<Duration>,
     vlan: Option<u16>,
     server_id: Option<Placed<ServerId>>,
 }
 
 impl BackendDraft<'_> {
     fn finish(self) -> Option<Backend> {
-        let Self { name, address, via, weight, state, vlan, server_id, .. } = self;
+        let Self { name, address, via, weight, state, drain_until, vlan, server_id, .. } = self;
         let server_id = server_id.map(|id| id.value);
-        Some(Backend { name: name?.value, address: address?.value, via, weight, state, vlan, server_id })
+        Some(Backend {
+            name: name?.value,
+            address: address?.value,
+            via,
+            weight,
+            state,
+            drain_until,
+            vlan,
+            server_id,
+        })
     }
 
     fn name(&self) -> Option<Name> {
@@ -229,6 +239,11 @@ fn read_pool(node: Node<'_>) -> PoolDraft<'_> {
 
 fn read_backend(node: Node<'_>) -> BackendDraft<'_> {
     let states = &[("ready", AdminState::Ready), ("drain", AdminState::Drain), ("maint", AdminState::Maint)];
+    let state = node.optional("state", one_of(states)).map_or(AdminState::default(), |state| state.value);
+    let until = node.optional("drain_until", |item| value::time(text(item)?));
+    if let Some(until) = until.as_ref().filter(|_| state != AdminState::Drain) {
+        node.report.add(until.at, &node.path_of("drain_until"), Problem::DrainUntilWithoutDrain);
+    }
     BackendDraft {
         name: node.required("name", name),
         address: node.required("address", address),
@@ -236,7 +251,8 @@ fn read_backend(node: Node<'_>) -> BackendDraft<'_> {
         weight: node
             .optional("weight", integer_in(0..=MAX_WEIGHT))
             .map_or(DEFAULT_WEIGHT, |weight| weight.value),
-        state: node.optional("state", one_of(states)).map_or(AdminState::default(), |state| state.value),
+        state,
+        drain_until: until.map(|until| until.value),
         vlan: node.optional("vlan", integer_in(1..=MAX_VLAN)).map(|vlan| vlan.value),
         server_id: node.optional("server_id", |item| Ok(text(item)?.parse()?)),
         node,

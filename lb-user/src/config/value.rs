@@ -7,6 +7,7 @@ use crate::model::{
     limit::{Frequency, Period},
     prefix::{BadPrefix, Prefix},
     service::{Ports, Protocol, SLOTS_RANGE, ServicePort},
+    timestamp,
 };
 
 /// An address that a packet can be sent to.
@@ -80,6 +81,11 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     let seconds = u64::try_from(nanos / 1_000_000_000).ok()?;
     let rest = u32::try_from(nanos % 1_000_000_000).ok()?;
     Some(Duration::new(seconds, rest))
+}
+
+/// A time: RFC 3339.
+pub(super) fn time(text: &str) -> Result<Duration, Problem> {
+    timestamp::from_rfc3339(text).ok_or_else(|| Problem::BadTime(text.to_owned()))
 }
 
 /// A duration as the file would have it: the largest unit that needs no fraction, else seconds.

@@ -136,6 +136,7 @@ impl Controller {
             via,
             weight: DEFAULT_WEIGHT,
             state: AdminState::Ready,
+            drain_until: None,
             vlan: tagged.then_some((port.vlan & 0xfff) as u16),
             server_id: self.server_id_of(pool, index),
         }

@@ -90,7 +90,7 @@ impl Controller {
             return Err(refusal(RefusalKind::Conflict, error));
         }
         self.check_writable()?;
-        let text = config::edit(&self.source, edit)?;
+        let text = config::edit(&self.source, &self.with_deadline(now, edit)?)?;
         let source = Source { text, files: self.source.files.clone() };
         let desired = self
             .accept(&source, &self.config.path)

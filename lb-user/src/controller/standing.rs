@@ -10,6 +10,7 @@ use crate::{
         next_hop::{NextHop, Unreachable},
         probe::ProbeSpec,
         service::{AdminState, Backend, Name, Pool, Via},
+        timestamp,
     },
 };
 
@@ -97,8 +98,14 @@ pub(super) fn reason_of(
     next_hop: Option<&Result<NextHop, Unreachable>>,
 ) -> String {
     match (backend.state, usable(backend, next_hop)) {
-        (AdminState::Maint, _) => "taken out by an operator".to_owned(),
-        (AdminState::Drain, _) => "no new flows, by an operator".to_owned(),
+        (AdminState::Maint, _) => match backend.drain_until {
+            Some(until) => format!("taken out by an operator: drained until {}", timestamp::rfc3339(until)),
+            None => "taken out by an operator".to_owned(),
+        },
+        (AdminState::Drain, _) => match backend.drain_until {
+            Some(until) => format!("no new flows, by an operator; out at {}", timestamp::rfc3339(until)),
+            None => "no new flows, by an operator".to_owned(),
+        },
         (AdminState::Ready, Err(why)) => why.to_string(),
         (AdminState::Ready, Ok(_)) => health.to_string(),
     }

@@ -2,6 +2,7 @@
 
 mod apply;
 mod counters;
+mod draining;
 mod edits;
 mod events;
 mod features;

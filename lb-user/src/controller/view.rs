@@ -95,6 +95,7 @@ impl Controller {
                 since_seconds: now.saturating_sub(member.since).as_secs(),
                 slots,
                 share_percent: if table == 0 { 0.0 } else { 100.0 * f64::from(slots) / f64::from(table) },
+                drain_ends_in_seconds: self.drain_left(backend, now).map(|left| left.as_secs()),
                 mac: hop.map(|hop| mac_text(hop.destination)),
                 interface: hop.map(|hop| hop.interface_name.clone()),
                 vlan: backend.vlan,

@@ -9,7 +9,7 @@ use std::{
 use super::{
     check::{CheckKind, Pace},
     dns,
-    service::{Backend, Desired, Name, Pool},
+    service::{AdminState, Backend, Desired, Name, Pool},
 };
 
 /// Which backend a probe is for.
@@ -34,6 +34,22 @@ impl Desired {
         self.pools.iter().flat_map(|pool| {
             pool.backends.iter().map(move |backend| (BackendId::new(pool, backend), (pool, backend)))
         })
+    }
+
+    /// Makes maintenance of drains whose end has come, and tells of which; `wall_clock` is the time since 1970-01-01.
+    pub fn end_drains(&mut self, wall_clock: Duration) -> Vec<BackendId> {
+        let mut ended = Vec::new();
+        for pool in &mut self.pools {
+            for backend in &mut pool.backends {
+                if backend.state == AdminState::Drain
+                    && backend.drain_until.is_some_and(|until| until <= wall_clock)
+                {
+                    backend.state = AdminState::Maint;
+                    ended.push(BackendId { pool: pool.name.clone(), backend: backend.name.clone() });
+                }
+            }
+        }
+        ended
     }
 }
 

@@ -199,6 +199,8 @@ pub struct Backend {
     pub weight: u16,
     /// What the operator said about it.
     pub state: AdminState,
+    /// When its drain ends, whatever it still has: from then on it is in maintenance. Time since 1970-01-01.
+    pub drain_until: Option<Duration>,
     /// The VLAN tag of packets to it, 1 to [`MAX_VLAN`]; without one, tags stay as they came.
     pub vlan: Option<u16>,
     /// What QUIC connection IDs name it by.

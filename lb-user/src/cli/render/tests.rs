@@ -25,6 +25,7 @@ fn backend(name: &str, address: &str, state: State, reason: &str) -> BackendView
         interface: None,
         vlan: None,
         server_id: None,
+        drain_ends_in_seconds: None,
         traffic: Traffic::default(),
     }
 }

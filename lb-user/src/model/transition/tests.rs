@@ -197,3 +197,19 @@ fn the_last_one_to_end_says_when_it_will_be_over() {
     let summary = world.look();
     assert_eq!((summary.in_transition, summary.ends_in), (2, Some(IDLE + SLACK)), "13 is another pool's");
 }
+
+/// Reading a large table takes time, and packets do not wait for it.
+#[test]
+fn a_flow_that_is_seen_while_the_table_is_read_is_remembered() {
+    let mut world = World::moving();
+    world.wait(PATIENCE.idle / 2);
+    world.now += Duration::from_secs(1);
+    world.seen(SLOT, 0);
+    world.now -= Duration::from_secs(1);
+    let summary = world.look();
+    assert_eq!((summary.remembered, summary.by_number.get(&0)), (1, Some(&1)));
+    assert!(
+        world.wait(PATIENCE.idle / 2 + Duration::from_secs(1)).settled.is_empty(),
+        "its flow was just seen"
+    );
+}

@@ -162,6 +162,8 @@ fn edit_of(desired: &Desired, (what, first, second, value): Numbers) -> Option<E
         weight: (value & 4 != 0).then(|| u16::from(value)),
         state: [None, Some(AdminState::Ready), Some(AdminState::Drain), Some(AdminState::Maint)]
             [usize::from(value >> 4 & 3)],
+        drain_until: (value >> 4 & 3 == 2 && value & 1 != 0).then(|| "2026-01-31T12:00:00Z".to_owned()),
+        drain_seconds: None,
         vlan: (value & 8 != 0).then(|| u16::from(value >> 6)),
         server_id: (value & 64 != 0).then(|| format!("0x00{value:02x}")),
     };
@@ -273,7 +275,10 @@ fn expected(mut desired: Desired, edit: &Edit) -> Desired {
                 backend.via = crate::model::service::Via::Ipip;
             }
             backend.weight = patch.weight.unwrap_or(backend.weight);
-            backend.state = patch.state.unwrap_or(backend.state);
+            if let Some(state) = patch.state {
+                let until = patch.drain_until.as_deref().and_then(crate::model::timestamp::from_rfc3339);
+                (backend.state, backend.drain_until) = (state, until);
+            }
             backend.vlan = patch.vlan.map_or(backend.vlan, |vlan| (vlan != 0).then_some(vlan));
             backend.server_id = patch.server_id.as_ref().map_or(backend.server_id, |id| id.parse().ok());
         }
