@@ -471,7 +471,8 @@ pub fn port(number: u32) -> Port {
 /// Sends the frame out of a port. The verdict is `XDP_REDIRECT`; `None` if the port has no device.
 #[inline(always)]
 pub fn redirect(port: u32) -> Option<u32> {
-    lb_devices.redirect(port, 0).ok()
+    // As the table of ports has it.
+    lb_devices.redirect(port & (MAX_PORTS - 1), 0).ok()
 }
 
 /// Adds one packet to a counter of this CPU's run.

@@ -48,6 +48,7 @@ use crate::{
         neighbours::{NeighbourEvent, Neighbours},
         probe::Probes,
         socket::{Call, Listener, Socket},
+        supervisor,
     },
     exit::{Exit, Failure},
     model::{
@@ -285,6 +286,7 @@ impl Daemon {
         beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut watching = true;
         tracing::info!(pid = process::id(), "lb is running");
+        supervisor::ready();
         loop {
             let mut events = Vec::new();
             select! {
@@ -294,6 +296,7 @@ impl Daemon {
                 _ = interrupt.recv() => break,
                 _ = hangup.recv() => events.push(self.reread().await),
                 _ = beat.tick() => {
+                    supervisor::alive();
                     events.push(Event::Counters(self.kernel.counters(self.controller.counters_in_use())));
                     events.extend(self.ended_streams());
                     events.push(Event::Tick);
@@ -323,6 +326,7 @@ impl Daemon {
             self.take_over_when_ready()?;
         }
         tracing::info!("stopping");
+        supervisor::stopping();
         watcher.abort();
         if let Some(listening) = listening {
             listening.abort();

@@ -10,3 +10,4 @@ mod namespace;
 pub mod neighbours;
 pub mod probe;
 pub mod socket;
+pub mod supervisor;

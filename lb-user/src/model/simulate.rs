@@ -48,7 +48,10 @@ pub struct Outcome {
 
 /// Handles a frame that came in by interface `ingress`.
 pub fn process(memory: &Memory, frame: &[u8], ingress: u32, now: Ticks) -> Outcome {
-    let port = |number: u16| memory.ports.get(usize::from(number)).copied().unwrap_or_default();
+    let port = |number: u16| {
+        let number = usize::from(number) % memory.ports.len().max(1);
+        memory.ports.get(number).copied().unwrap_or_default()
+    };
     process_on(memory, port, frame, ingress, now)
 }
 

@@ -166,8 +166,9 @@ impl Comparison {
         }
         rewind(&rig.memory);
         let Some((answer, difference, counted)) = first else { bail!("the clock stands still") };
+        let gained = nonzero(&rig.gained());
         bail!(
-            "model  {:?} {}, counts {counted:?}\nkernel {:?} {}\n  {difference}",
+            "model  {:?} {}, counts {counted:?}\nkernel {:?} {}, counts {gained:?} with those before it\n  {difference}",
             answer.verdict,
             hex::encode(&answer.frame),
             got.verdict,

@@ -54,6 +54,20 @@ impl Daemon {
     /// # Errors
     /// If it does not start, with what it said.
     pub fn start_with(lab: &Lab, config: &Config, arguments: &[&str]) -> Result<Self> {
+        Self::start_under(lab, config, arguments, &[], &[])
+    }
+
+    /// The same under a wrapper, a command that runs the command behind it, and with more environment.
+    ///
+    /// # Errors
+    /// If it does not start, with what it said.
+    pub fn start_under(
+        lab: &Lab,
+        config: &Config,
+        arguments: &[&str],
+        wrapper: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
         mount_bpffs()?;
         let lb = process::binary("lb")?;
         let namespace = Namespace::find(lab.balancer.name())?;
@@ -62,7 +76,10 @@ impl Daemon {
         let log = lab.directory().join("lb.log");
         let pins = Path::new(BPFFS).join(&lab.prefix);
         std::fs::write(&file, config.text()).with_context(|| format!("writing {}", file.display()))?;
-        let process = launch(&namespace, &lb, [&file, &socket, &pins, &log], arguments)?;
+        let mut words = wrapper.iter().map(std::ffi::OsStr::new).chain([lb.as_os_str()]);
+        let mut command = namespace.command(words.next().unwrap_or(lb.as_os_str()));
+        command.args(words).envs(environment.iter().copied());
+        let process = launch(command, [&file, &socket, &pins, &log], arguments)?;
         let mut daemon = Self { process, namespace, lb, config: file, socket, pins, log, owned: true };
         daemon.answers()?;
         Ok(daemon)
@@ -74,7 +91,7 @@ impl Daemon {
     /// If it does not start, with what it said.
     pub fn restart(&mut self, arguments: &[&str]) -> Result<()> {
         let files = [&self.config, &self.socket, &self.pins, &self.log];
-        self.process = launch(&self.namespace, &self.lb, files, arguments)?;
+        self.process = launch(self.namespace.command(&self.lb), files, arguments)?;
         self.answers()
     }
 
@@ -286,7 +303,7 @@ pub fn refused(lab: &Lab, config: &str) -> Result<(ExitStatus, String)> {
     let pins = Path::new(BPFFS).join(format!("{}-refused", lab.prefix));
     std::fs::write(&file, config).with_context(|| format!("writing {}", file.display()))?;
     let lb = process::binary("lb")?;
-    let mut process = launch(&lab.balancer, &lb, [&file, &socket, &pins, &log], &[])?;
+    let mut process = launch(lab.balancer.command(&lb), [&file, &socket, &pins, &log], &[])?;
     let status = process.wait(START);
     let said = process.log();
     drop(process);
@@ -298,12 +315,10 @@ pub fn refused(lab: &Lab, config: &str) -> Result<(ExitStatus, String)> {
 }
 
 fn launch(
-    namespace: &Namespace,
-    lb: &Path,
+    mut command: Command,
     [config, socket, pins, log]: [&PathBuf; 4],
     arguments: &[&str],
 ) -> Result<Process> {
-    let mut command = namespace.command(lb);
     command.arg("run").arg("--config").arg(config).arg("--socket").arg(socket).arg("--pins").arg(pins);
     command.arg("--state").arg(config.with_file_name("state"));
     Process::spawn(command.args(arguments), log)
