@@ -126,6 +126,11 @@ fn serve<'t, T: Tables>(
     now: impl Fn() -> Ticks,
 ) -> Decision<'t> {
     let features = tables.features();
+    // Who is asked more than once gives one answer: all that a packet leaves behind is of the same time.
+    let asks_again =
+        features.has_any(Features::ACL.with(Features::LIMITS)) || packet.kind == Kind::FirstFragment;
+    let fixed = if asks_again { now() } else { Ticks::default() };
+    let now = || if asks_again { fixed } else { now() };
     // Later fragments go where a first one went that was admitted.
     if (features.has(Features::ACL) || features.has(Features::LIMITS)) && packet.kind != Kind::LaterFragment {
         let refusal = tables.refusal(number, packet.source, PacketTraits::of(packet), now());

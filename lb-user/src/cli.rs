@@ -10,6 +10,7 @@ mod check;
 mod check_options;
 mod drain;
 mod events;
+mod import;
 mod pool;
 pub mod render;
 pub mod run;
@@ -71,6 +72,14 @@ enum Command {
     Run(run::RunOptions),
     /// Check a configuration file; touches nothing
     Check(check::CheckOptions),
+    /// Turn the configuration of another balancer into one of lb, and name what cannot be translated
+    #[command(after_help = "Examples:
+  lb import ipvsadm rules
+  lb import keepalived /etc/keepalived/keepalived.conf")]
+    Import {
+        #[command(subcommand)]
+        command: import::ImportCommand,
+    },
     /// Show what a configuration would change: services, backends, slots and remembered flows
     Plan(apply::PlanOptions),
     /// Bring a configuration into force, on trial if asked for
@@ -151,6 +160,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(options) => options.run(cli.global.socket),
         Command::Check(options) => options.run(),
+        Command::Import { command } => command.run(&cli.global),
         Command::Server { command } => command.run(),
         Command::Completions { shell } => completions(shell),
         Command::Stats(options) => cli.global.ask(&options.ask()),

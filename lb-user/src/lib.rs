@@ -9,4 +9,5 @@ pub mod controller;
 pub mod daemon;
 pub mod edge;
 pub mod exit;
+pub mod import;
 pub mod model;
