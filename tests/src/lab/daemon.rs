@@ -16,7 +16,7 @@ use nix::{
     },
 };
 
-use super::{Config, Lab, Namespace, Process, namespace, process, wait};
+use super::{Config, Lab, Namespace, Process, namespace, process, root, wait};
 
 /// Where bpffs is mounted.
 pub const BPFFS: &str = "/sys/fs/bpf";
@@ -285,9 +285,7 @@ impl Drop for Daemon {
         if let Err(error) = namespace::remove(&self.pins) {
             eprintln!("left behind: {error:#}");
         }
-        if std::thread::panicking() {
-            eprintln!("--- the daemon logged:\n{}---", self.log());
-        }
+        root::shown_on_failure(format!("--- the daemon logged:\n{}---", self.log()));
     }
 }
 
