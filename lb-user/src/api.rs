@@ -382,6 +382,9 @@ pub struct PoolView {
     pub slots: u32,
     /// Its check in one line; absent if none.
     pub check: Option<String>,
+    /// What is done about too few backends that are up; absent if there are enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shortage: Option<String>,
     /// Names of the services that point at it.
     pub services: Vec<String>,
     /// What it remembers of flows.
@@ -429,6 +432,9 @@ pub struct BackendView {
     pub via: Via,
     /// Its weight.
     pub weight: u16,
+    /// Percent of it that it has now: less while it starts slowly, what its agent asks for, less if it is slow.
+    #[serde(default = "all")]
+    pub weight_percent: u16,
     /// Its state.
     pub state: State,
     /// Why it is in that state, in words.
@@ -509,10 +515,17 @@ pub struct HealthView {
     pub since_seconds: u64,
     /// The check in one line: `http GET /healthz -> 200 on 192.0.2.10:80`; absent if none.
     pub check: Option<String>,
+    /// What its agent said last; absent if nobody asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
     /// Successes or failures in a row.
     pub streak: u32,
     /// How long the last probe took, milliseconds.
     pub last_ms: Option<f64>,
+}
+
+const fn all() -> u16 {
+    100
 }
 
 /// Counters.

@@ -12,6 +12,8 @@ mod found;
 mod journal;
 mod leaving;
 mod requests;
+mod shares;
+mod shortage;
 mod standing;
 #[cfg(test)]
 mod tests;
@@ -32,6 +34,7 @@ use self::apply::{Terms, Trial};
 use self::capture::Capture;
 use self::journal::Journal;
 use self::leaving::Leaving;
+use self::shortage::Supply;
 use self::standing::{Member, Server, carried_over, reason_of, state_of};
 pub use self::{
     event::{Action, Applied, Event, Identity, Level, Token},
@@ -39,7 +42,7 @@ pub use self::{
     wanted::features,
 };
 use crate::{
-    api::{ConfigView, InterfaceView, Request, Response, StateView},
+    api::{ConfigView, InterfaceView, Request, Response, State, StateView},
     config,
     model::{
         history::History,
@@ -66,6 +69,8 @@ type CounterOwner = (Name, Counted);
 enum Counted {
     /// What it sends to a backend of its pool.
     Backend(Name),
+    /// What it sends to one of the pool that helps out.
+    Helper(BackendId),
     /// What it sends to one that left the configuration and still has flows.
     Leaving(IpAddr),
     /// What it does not, by [`Reason::counter`].
@@ -122,6 +127,10 @@ pub struct Controller {
     flows_read_at: Duration,
     /// Questions that wait for the flow table to be read.
     asking: Vec<(Token, Request)>,
+    /// Who takes the new flows of each pool.
+    supplies: BTreeMap<Name, Supply>,
+    /// When backends were last compared by how fast they answer.
+    speed_seen_at: Duration,
     journal: Journal,
     capture: Option<Capture>,
     /// Something changed since the last plan was made.
@@ -176,6 +185,8 @@ impl Controller {
             transitions: BTreeMap::new(),
             flows_read_at: now,
             asking: Vec::new(),
+            supplies: BTreeMap::new(),
+            speed_seen_at: now,
             journal: Journal::default(),
             capture: None,
             dirty: true,
@@ -221,6 +232,8 @@ impl Controller {
             self.dirty = false;
             self.dismiss_the_dead(&mut actions);
             self.report_states(now, &mut actions);
+            self.follow_shares(now);
+            self.watch_supply(&mut actions);
             self.watch_trial(now, &mut actions);
             self.follow_addresses(&mut actions);
             self.change_tables(now, &mut actions);
@@ -270,6 +283,7 @@ impl Controller {
             Event::Tick => {
                 self.watch_trial(now, actions);
                 self.watch_drains(actions);
+                self.watch_shares(now);
                 if self.retry_at.is_some_and(|at| at <= now) {
                     self.retry_at = None;
                     self.dirty = true;
@@ -421,20 +435,23 @@ impl Controller {
 
     /// Tells of every backend whose state is no longer what was last told.
     fn report_states(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        for (id, (_, backend)) in self.desired.backends() {
+        for (id, (pool, backend)) in self.desired.backends() {
             let Some(member) = self.members.get_mut(&id) else { continue };
             let next_hop = self.next_hops.get(&backend.address);
-            let state = state_of(backend, &member.health, next_hop);
+            let state = state_of(backend, member, next_hop);
             if state != member.state {
                 actions.push(Action::State(StateView {
                     pool: id.pool.to_string(),
                     backend: id.backend.to_string(),
                     was: member.state,
                     state,
-                    reason: reason_of(backend, &member.health, next_hop),
+                    reason: reason_of(backend, member, next_hop),
                 }));
                 member.state = state;
                 member.since = now;
+                if state == State::Up {
+                    member.start_slowly(now, pool);
+                }
             }
         }
     }
@@ -486,7 +503,7 @@ impl Controller {
         self.sums.read(now, &reasons, |place| match place.checked_sub(Reason::COUNT as usize) {
             None => u32::try_from(place).ok().map(Sum::Reason),
             Some(place) => owners.get(&place).map(|(service, counted)| match counted {
-                Counted::Backend(_) | Counted::Leaving(_) => Sum::Service(service.clone()),
+                Counted::Backend(_) | Counted::Helper(_) | Counted::Leaving(_) => Sum::Service(service.clone()),
                 Counted::Reason(reason) => Sum::Reason(*reason),
             }),
         });
@@ -497,11 +514,14 @@ impl Controller {
         for (name, service) in self.layout.services() {
             let Some(pool) = self.layout.pool(&service.pool) else { continue };
             let Some(wanted) = self.desired.pool(&service.pool) else { continue };
+            let helpers = self.helpers(&self.desired, wanted);
+            let helpers =
+                helpers.map(|(pool, backend)| (backend, Counted::Helper(BackendId::new(pool, backend))));
             let leaving = self.leaving_from(&service.pool);
             let leaving = leaving.map(|backend| (backend, Counted::Leaving(backend.address)));
             let present =
                 wanted.backends.iter().map(|backend| (backend, Counted::Backend(backend.name.clone())));
-            for (backend, counted) in leaving.chain(present) {
+            for (backend, counted) in helpers.chain(leaving).chain(present) {
                 let Some(&number) = pool.numbers.get(&self.identity_of(backend)) else { continue };
                 let place = service.record.counter_base as usize + usize::from(number);
                 owners.insert(place, (name.clone(), counted));

@@ -183,6 +183,9 @@ fn pool_blocks(views: &[PoolView], paint: Paint) -> String {
         if let Some(said) = flows::transition(&view.flows) {
             table.line([Cell::new(format!("  {said}"))]);
         }
+        if let Some(shortage) = &view.shortage {
+            table.line([Cell::new(format!("  {shortage}")).styled(Style::Warn)]);
+        }
         for backend in &view.backends {
             table.row(standing(backend).into_iter().chain([
                 share(backend),

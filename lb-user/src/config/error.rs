@@ -222,6 +222,12 @@ pub enum Problem {
         /// The most similar pool.
         suggestion: Option<String>,
     },
+    /// A pool that is to help itself out.
+    #[error("a pool cannot be its own fallback: name another one")]
+    OwnFallback,
+    /// Weights that follow what nobody measures.
+    #[error("\"latency\" is measured by the pool's check: it needs a check = {{ … }}")]
+    LatencyWithoutCheck,
     /// A table size that is not prime.
     #[error("{slots} is not a prime, which a lookup table's size must be: the nearest is {nearest}")]
     NotPrime {

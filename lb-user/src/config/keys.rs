@@ -54,6 +54,12 @@ pub static POOL: TableKeys = TableKeys {
         Key { name: "slots", example: "slots = 16381" },
         Key { name: "check", example: "check = { type = \"tcp\" }" },
         Key { name: "on_down", example: "on_down = \"reset\"" },
+        Key { name: "min_up", example: "min_up = 2" },
+        Key { name: "fallback", example: "fallback = \"spare\"" },
+        Key { name: "on_all_down", example: "on_all_down = \"drop\"" },
+        Key { name: "slow_start", example: "slow_start = \"30s\"" },
+        Key { name: "weights", example: "weights = \"fixed\"" },
+        Key { name: "agent", example: "agent = { port = 9999 }" },
         Key { name: "backend", example: "[[pool.backend]]" },
     ],
 };
@@ -70,6 +76,16 @@ pub static BACKEND: TableKeys = TableKeys {
         Key { name: "drain_until", example: "drain_until = \"2026-01-31T12:00:00Z\"" },
         Key { name: "vlan", example: "vlan = 100" },
         Key { name: "server_id", example: "server_id = \"0x2a01\"" },
+    ],
+};
+
+/// `agent = { … }`.
+pub static AGENT: TableKeys = TableKeys {
+    name: "agent",
+    keys: &[
+        Key { name: "port", example: "port = 9999" },
+        Key { name: "interval", example: "interval = \"2s\"" },
+        Key { name: "timeout", example: "timeout = \"1s\"" },
     ],
 };
 
@@ -156,7 +172,7 @@ pub static ACL: TableKeys = TableKeys {
 };
 
 /// All kinds of tables.
-pub static ALL: [&TableKeys; 9] = [&FILE, &LB, &POOL, &BACKEND, &CHECK, &SERVICE, &QUIC, &LIMIT, &ACL];
+pub static ALL: [&TableKeys; 10] = [&FILE, &LB, &POOL, &BACKEND, &AGENT, &CHECK, &SERVICE, &QUIC, &LIMIT, &ACL];
 
 impl TableKeys {
     /// The entry of a key.

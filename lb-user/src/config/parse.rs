@@ -3,9 +3,10 @@
 mod access;
 mod across;
 pub(super) mod check;
+mod following;
 mod serving;
 
-use self::{access::ListDraft, serving::ServiceDraft};
+use self::{access::ListDraft, following::ShortageDraft, serving::ServiceDraft};
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -26,6 +27,7 @@ use super::{
 use crate::model::{
     check::Check,
     quic::ServerId,
+    share::Shares,
     service::{
         AdminState, Backend, DEFAULT_SLOTS, DEFAULT_WEIGHT, Desired, MAX_VLAN, MAX_WEIGHT, Name, OnDown,
         Pool, Settings, Via, XdpMode,
@@ -83,6 +85,7 @@ fn read_file(file: &Node<'_>, files: &Files) -> Desired {
     across::unique_names("acl", lists.iter().map(|list| (&list.node, list.name.as_ref())));
     across::ports_belong_to_one(&services);
     across::pools_exist(&services, &pools);
+    across::fallbacks_exist(&pools);
     across::lists_exist(&services, &lists);
     across::server_ids_fit(&services, &pools);
     across::checks_have_a_port(&services, &pools);
@@ -105,6 +108,8 @@ struct PoolDraft<'a> {
     check: Option<Check>,
     check_names_no_port: bool,
     on_down: OnDown,
+    shortage: ShortageDraft,
+    shares: Shares,
     backends: Vec<BackendDraft<'a>>,
 }
 
@@ -116,6 +121,8 @@ impl PoolDraft<'_> {
             slots: self.slots,
             check: self.check,
             on_down: self.on_down,
+            shortage: self.shortage.finish(),
+            shares: self.shares,
             backends,
         })
     }
@@ -234,7 +241,9 @@ fn read_pool(node: Node<'_>) -> PoolDraft<'_> {
     across::unique_addresses(&backends);
     let choices = &[("reset", OnDown::Reset), ("keep", OnDown::Keep)];
     let on_down = node.optional("on_down", one_of(choices)).map(|choice| choice.value).unwrap_or_default();
-    PoolDraft { node, name, slots, check, check_names_no_port, on_down, backends }
+    let shortage = ShortageDraft::read(&node);
+    let shares = following::read(&node);
+    PoolDraft { node, name, slots, check, check_names_no_port, on_down, shortage, shares, backends }
 }
 
 fn read_backend(node: Node<'_>) -> BackendDraft<'_> {

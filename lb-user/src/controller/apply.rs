@@ -162,9 +162,9 @@ impl Controller {
                 let is_new = place.is_none_or(|place| !place.numbers.contains_key(&identity));
                 if is_new && backend.state == AdminState::Ready {
                     member.hop = Some(somewhere);
-                    member.weight = u32::from(backend.weight);
+                    member.weight = self.table_weight(wanted, backend);
                 } else if backend.state == AdminState::Ready && member.weight > 0 {
-                    member.weight = u32::from(backend.weight);
+                    member.weight = self.table_weight(wanted, backend);
                 }
             }
         }

@@ -25,12 +25,18 @@ pub(super) fn damping(pool: &Pool) -> Damping {
 
 impl Controller {
     pub(super) fn take_outcome(&mut self, now: Duration, outcome: &ProbeOutcome) {
+        if outcome.id.purpose == Purpose::Agent {
+            return self.take_agent(outcome);
+        }
         let Some(member) = self.probed(&outcome.id.backend) else { return };
         // An outcome of an earlier probe says nothing about the backend as it is now.
         if member.probe.as_ref() != Some(&outcome.spec) {
             return;
         }
         let transition = member.health.observe(&outcome.result, outcome.took, &member.damping, now);
+        if outcome.result.is_ok() {
+            member.following.latency.observe(outcome.took);
+        }
         if let Some(Transition::Up | Transition::Down) = transition {
             self.dirty = true;
         }
@@ -43,12 +49,13 @@ impl Controller {
             return;
         }
         let probes = self.probes();
-        let of = |backend: BackendId| probes.get(&ProbeId { backend, purpose: Purpose::Check }).cloned();
+        let of = |backend: BackendId, purpose| probes.get(&ProbeId { backend, purpose }).cloned();
         for (id, member) in &mut self.members {
-            member.probe = of(id.clone());
+            member.probe = of(id.clone(), Purpose::Check);
+            member.following.asking = of(id.clone(), Purpose::Agent);
         }
         for leaving in &mut self.leaving {
-            leaving.known.member.probe = of(leaving.id());
+            leaving.known.member.probe = of(leaving.id(), Purpose::Check);
         }
         if probes != self.probing {
             self.probing.clone_from(&probes);
@@ -86,6 +93,7 @@ impl Controller {
                 probes.insert(ProbeId { backend: id, purpose: Purpose::Check }, Arc::new(spec));
             }
         }
+        probes.extend(self.questions());
         probes
     }
 
@@ -105,14 +113,15 @@ impl Controller {
         self.desired.backends().filter(|backend| is_undecided(backend.clone())).count()
     }
 
-    /// Where a pool is probed: at the VIP of its first service that has the port; of a prefix, at its first address.
+    /// Where a pool is probed: at the VIP of its first service that has the port; of a prefix, at its first address. A
+    /// pool without services that helps others out is probed at theirs.
     fn probe_target(&self, pool: &Pool) -> Option<SocketAddr> {
         let check = pool.check.as_ref()?;
         let own = match *check.kind {
             CheckKind::Icmp => Some(0),
             _ => check.port,
         };
-        self.desired.services_of(&pool.name).find_map(|service| {
+        self.desired.users_of(&pool.name).find_map(|service| {
             let port = own.or_else(|| check.kind.default_port(service))?;
             Some(SocketAddr::new(service.vip.first_host(), port))
         })

@@ -18,6 +18,7 @@ use super::{
     standing::{Known, Server, carried_over, state_of},
 };
 use crate::model::{
+    agent::Agent,
     health::Health,
     layout::{self, Incoherent, Layout},
     memory::{Flows, Memory},
@@ -73,13 +74,17 @@ impl Controller {
                 if let Some(&(index, standing)) = records.get(&self.identity_of(backend)) {
                     self.recall_way(backend.address, index);
                     member.health = health(now, pool, backend, standing);
+                    if takes_no_new_flows(pool, backend, standing) {
+                        member.following.agent = Agent::draining();
+                    }
                     let next_hop = self.next_hops.get(&backend.address);
-                    member.state = state_of(backend, &member.health, next_hop);
+                    member.state = state_of(backend, &member, next_hop);
                 }
                 self.members.insert(BackendId::new(pool, backend), member);
             }
+            let helpers = desired.fallback_of(pool).map_or(&[][..], |other| &other.backends);
             let present: BTreeSet<layout::Identity> =
-                pool.backends.iter().map(|backend| self.identity_of(backend)).collect();
+                pool.backends.iter().chain(helpers).map(|backend| self.identity_of(backend)).collect();
             for (identity, (index, standing)) in records {
                 if !present.contains(&identity) && standing.takes(false) {
                     self.recall_way(identity.address, index);
@@ -158,6 +163,16 @@ impl Controller {
         let [id, _] = named.vip.words();
         ServerId::of_key(id, length)
     }
+}
+
+/// Whether its agent has it take no new flows, as far as the table shows it.
+fn takes_no_new_flows(pool: &Pool, backend: &Backend, standing: Standing) -> bool {
+    pool.shares.agent.is_some()
+        && pool.on_down == OnDown::Reset
+        && backend.state == AdminState::Ready
+        && backend.weight > 0
+        && standing.takes(false)
+        && !standing.takes(true)
 }
 
 /// What its checks said last, as far as the table shows it.

@@ -57,7 +57,7 @@ fn longest_idle(service: &Service) -> Duration {
 /// Whether flows that are on a backend may stay there. An operator's word says nothing about health: what its checks
 /// said last holds for one that is drained or leaves as well.
 pub(super) fn serves(pool: &Pool, backend: &Backend, member: &Member) -> bool {
-    backend.state != AdminState::Maint && (member.health.is_up() || pool.on_down == OnDown::Keep)
+    member.word(backend) != AdminState::Maint && (member.runs() || pool.on_down == OnDown::Keep)
 }
 
 impl Controller {
@@ -131,10 +131,10 @@ impl Controller {
     #[cfg(test)]
     pub(super) fn serving(&self) -> BTreeSet<IpAddr> {
         let present = self.desired.backends().filter_map(|(id, (_, backend))| {
-            self.members.get(&id)?.health.is_up().then_some(backend.address)
+            self.members.get(&id)?.runs().then_some(backend.address)
         });
         let leaving = self.leaving.iter().map(|leaving| &leaving.known);
-        let leaving = leaving.filter(|known| known.member.health.is_up()).map(|known| known.backend.address);
+        let leaving = leaving.filter(|known| known.member.runs()).map(|known| known.backend.address);
         present.chain(leaving).collect()
     }
 
@@ -225,6 +225,9 @@ impl Controller {
         };
         let present =
             pool.backends.iter().filter_map(|backend| view(backend, backend.name.to_string(), false));
+        let helpers = self.helpers(&self.desired, pool).filter_map(|(other, helper)| {
+            view(helper, BackendId::new(other, helper).to_string(), false)
+        });
         let gone = self.leaving_from(&pool.name);
         let gone = gone.filter_map(|gone| view(gone, gone.address.to_string(), true));
         FlowsView {
@@ -232,7 +235,7 @@ impl Controller {
             slots_in_transition: summary.in_transition,
             remembered: summary.remembered,
             ends_in_seconds: summary.ends_in.map(|left| left.as_secs()),
-            backends: present.chain(gone).collect(),
+            backends: present.chain(helpers).chain(gone).collect(),
         }
     }
 }

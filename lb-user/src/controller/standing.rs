@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use super::checking::damping;
+use super::{checking::damping, shares::Following};
 use crate::{
     api::State,
     model::{
@@ -22,9 +22,26 @@ pub(super) struct Member {
     pub(super) damping: Damping,
     /// Its probe, if it has one: what others found says nothing about it.
     pub(super) probe: Option<Arc<ProbeSpec>>,
+    /// What moves its weight, beside the file.
+    pub(super) following: Following,
     /// What was last told about it.
     pub(super) state: State,
     pub(super) since: Duration,
+}
+
+impl Member {
+    /// Whether its checks and its agent say that it runs.
+    pub(super) fn runs(&self) -> bool {
+        self.health.is_up() && self.following.agent.down().is_none()
+    }
+
+    /// Whether it may take flows: the operator's word comes before that of its agent.
+    pub(super) fn word(&self, backend: &Backend) -> AdminState {
+        match backend.state {
+            AdminState::Ready => self.following.agent.word(),
+            word => word,
+        }
+    }
 }
 
 /// What a backend is, whatever it is called: a server of a pool, and how it is reached.
@@ -61,9 +78,11 @@ pub(super) fn carried_over(
     let damping = damping(pool);
     let Some(Known { backend: old, checked: was_checked, mut member }) = known else {
         let health = if checked { Health::new(now) } else { Health::unchecked(now) };
-        return Member { health, damping, probe: None, state: State::Down, since: now };
+        let following = Following::default();
+        return Member { health, damping, probe: None, following, state: State::Down, since: now };
     };
     member.damping = damping;
+    member.following.carry_over(&pool.shares);
     match (was_checked, checked) {
         // A check that is new on a backend that serves: it goes on serving until the check says otherwise.
         (false, true) => member.health = Health::adopted(now),
@@ -80,13 +99,13 @@ pub(super) fn carried_over(
 /// State of a backend: the operator's word first, then the way there, then health.
 pub(super) fn state_of(
     backend: &Backend,
-    health: &Health,
+    member: &Member,
     next_hop: Option<&Result<NextHop, Unreachable>>,
 ) -> State {
-    match backend.state {
+    match member.word(backend) {
         AdminState::Maint => State::Maint,
         AdminState::Drain => State::Drain,
-        AdminState::Ready if usable(backend, next_hop).is_ok() && health.is_up() => State::Up,
+        AdminState::Ready if usable(backend, next_hop).is_ok() && member.runs() => State::Up,
         AdminState::Ready => State::Down,
     }
 }
@@ -94,9 +113,13 @@ pub(super) fn state_of(
 /// Why it is in that state, in words.
 pub(super) fn reason_of(
     backend: &Backend,
-    health: &Health,
+    member: &Member,
     next_hop: Option<&Result<NextHop, Unreachable>>,
 ) -> String {
+    let agent = &member.following.agent;
+    if backend.state == AdminState::Ready && (agent.word() != AdminState::Ready || agent.down().is_some()) {
+        return agent.to_string();
+    }
     match (backend.state, usable(backend, next_hop)) {
         (AdminState::Maint, _) => match backend.drain_until {
             Some(until) => format!("taken out by an operator: drained until {}", timestamp::rfc3339(until)),
@@ -107,7 +130,11 @@ pub(super) fn reason_of(
             None => "no new flows, by an operator".to_owned(),
         },
         (AdminState::Ready, Err(why)) => why.to_string(),
-        (AdminState::Ready, Ok(_)) => health.to_string(),
+        (AdminState::Ready, Ok(_)) => {
+            let less = if member.runs() { member.following.why_not_all() } else { None };
+            let health = member.health.to_string();
+            less.map_or_else(|| health.clone(), |less| format!("{health}; {less}"))
+        }
     }
 }
 

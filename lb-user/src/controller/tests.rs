@@ -9,6 +9,7 @@ mod features;
 mod found;
 mod leaving;
 mod properties;
+mod shares;
 mod simulation;
 mod trace;
 mod world;

@@ -343,8 +343,14 @@ impl Controller {
             if let Some(backend) = pool.backends.iter().find(has) {
                 let member = self.members.get(&BackendId::new(pool, backend));
                 let hop = self.next_hops.get(&backend.address);
-                let state = member.map(|member| state_of(backend, &member.health, hop));
+                let state = member.map(|member| state_of(backend, member, hop));
                 return Some(known(backend, backend.name.to_string(), state, false));
+            }
+            if let Some((other, helper)) =
+                self.helpers(&self.desired, pool).find(|(_, backend)| has(backend))
+            {
+                let name = BackendId::new(other, helper).to_string();
+                return Some(known(helper, name, None, false));
             }
             let leaving = self.leaving_from(&pool.name).find(has)?;
             Some(known(leaving, leaving.address.to_string(), None, true))

@@ -1,6 +1,6 @@
 //! What the controller shows: its state in the API's terms.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use lb_common::abi::Reason;
 
@@ -14,6 +14,7 @@ use crate::{
         ReasonStats, ServiceStats, ServiceView, State, Stats, Status, Traffic, metrics::Metrics,
     },
     model::{
+        layout,
         limit::{Allowance, SourceLimit},
         probe::BackendId,
         quic::QuicIds,
@@ -35,6 +36,7 @@ impl Controller {
                 .failure
                 .iter()
                 .map(|error| format!("the tables are not as wanted: {error}"))
+                .chain(self.desired.pools.iter().filter_map(|pool| self.shortage_line(pool)))
                 .collect(),
         }
     }
@@ -46,7 +48,7 @@ impl Controller {
     fn service_view(&self, now: Duration, service: &Service) -> Option<ServiceView> {
         let pool = self.desired.pool(&service.pool)?;
         let backends = self.backend_views(now, pool, &[&service.name]);
-        let up = backends.iter().any(|backend| backend.slots > 0);
+        let up = self.owners(pool).values().any(|&slots| slots > 0);
         Some(ServiceView {
             name: service.name.to_string(),
             vip: service.vip.to_string(),
@@ -69,6 +71,7 @@ impl Controller {
                 slots: pool.slots,
                 flows: self.flows_view(pool),
                 check: self.check_line(pool),
+                shortage: self.shortage_line(pool),
                 backends: self.backend_views(now, pool, &services),
                 services: services.into_iter().map(ToString::to_string).collect(),
             }
@@ -77,21 +80,22 @@ impl Controller {
     }
 
     fn backend_views(&self, now: Duration, pool: &Pool, services: &[&Name]) -> Vec<BackendView> {
-        let owned = self.owned_slots(pool);
-        let table: u32 = owned.values().sum();
+        let owners = self.owners(pool);
+        let table: u32 = owners.values().sum();
         let view = |backend: &Backend| {
             let member = self.members.get(&BackendId::new(pool, backend))?;
             let next_hop = self.next_hops.get(&backend.address);
             let hop = usable(backend, next_hop).ok();
-            let slots = owned.get(&backend.name).copied().unwrap_or(0);
+            let slots = owners.get(&self.identity_of(backend)).copied().unwrap_or(0);
             let traffic = services.iter().map(|service| self.counted(service, backend)).sum();
             Some(BackendView {
                 name: backend.name.to_string(),
                 address: backend.address,
                 via: backend.via,
                 weight: backend.weight,
-                state: state_of(backend, &member.health, next_hop),
-                reason: reason_of(backend, &member.health, next_hop),
+                weight_percent: member.following.percent(),
+                state: state_of(backend, member, next_hop),
+                reason: reason_of(backend, member, next_hop),
                 since_seconds: now.saturating_sub(member.since).as_secs(),
                 slots,
                 share_percent: if table == 0 { 0.0 } else { 100.0 * f64::from(slots) / f64::from(table) },
@@ -106,9 +110,9 @@ impl Controller {
         pool.backends.iter().filter_map(view).collect()
     }
 
-    /// How many slots each backend owns in the table as it is installed.
-    fn owned_slots(&self, pool: &Pool) -> std::collections::BTreeMap<Name, u32> {
-        let Some(place) = self.layout.pool(&pool.name) else { return std::collections::BTreeMap::new() };
+    /// How many slots each backend owns in the table as it is installed, those of a pool that helps out as well.
+    fn owners(&self, pool: &Pool) -> BTreeMap<layout::Identity, u32> {
+        let Some(place) = self.layout.pool(&pool.name) else { return BTreeMap::new() };
         let mut by_number = vec![0u32; place.capacity as usize];
         let slots = place.slot_base as usize..(place.slot_base + place.slots) as usize;
         for owner in self.installed.slots[slots].iter().filter_map(|slot| slot.owner()) {
@@ -116,11 +120,8 @@ impl Controller {
                 *count += 1;
             }
         }
-        let owned = |backend: &Backend| {
-            let number = place.numbers.get(&self.identity_of(backend))?;
-            Some((backend.name.clone(), by_number[usize::from(*number)]))
-        };
-        pool.backends.iter().filter_map(owned).collect()
+        let owned = |(&identity, &number): (&layout::Identity, &u16)| (identity, by_number[usize::from(number)]);
+        place.numbers.iter().map(owned).collect()
     }
 
     pub(super) fn health_views(&self, now: Duration) -> Vec<HealthView> {
@@ -131,11 +132,12 @@ impl Controller {
                 pool: pool.name.to_string(),
                 backend: backend.name.to_string(),
                 address: backend.address,
-                state: state_of(backend, &member.health, next_hop),
-                reason: reason_of(backend, &member.health, next_hop),
+                state: state_of(backend, member, next_hop),
+                reason: reason_of(backend, member, next_hop),
                 since_seconds: now.saturating_sub(member.since).as_secs(),
                 check: self.check_line(pool),
                 streak: member.health.streak(),
+                agent: pool.shares.agent.map(|_| member.following.agent.to_string()),
                 last_ms: member.health.took().map(|took| took.as_secs_f64() * 1000.0),
             })
         };
@@ -155,10 +157,15 @@ impl Controller {
                 let owner = (service.name.clone(), Counted::Leaving(backend.address));
                 stats(backend.address.to_string(), self.traffic.of(&owner), true)
             });
+            let helpers = self.helpers(&self.desired, pool).map(|(other, helper)| {
+                let id = BackendId::new(other, helper);
+                let traffic = self.traffic.of(&(service.name.clone(), Counted::Helper(id.clone())));
+                stats(id.to_string(), traffic, false)
+            });
             Some(ServiceStats {
                 service: service.name.to_string(),
                 traffic: shown(self.sums.of(&Sum::Service(service.name.clone()))),
-                backends: present.chain(leaving).collect(),
+                backends: present.chain(helpers).chain(leaving).collect(),
                 reasons: self.refusals(service),
             })
         };

@@ -23,7 +23,8 @@ use crate::{
         plan::{HopTarget, MemberTarget, Outer, PoolTarget, ServiceTarget, Target},
         probe::BackendId,
         quic::{QuicIds, ServerId},
-        service::{Backend, Desired, Name, Pool, Ports, Service, Settings, Tracking},
+        service::{AdminState, Backend, Desired, Name, Pool, Ports, Service, Settings, Tracking},
+        shortage::Takers,
         transition::{idle_ticks, ticks},
     },
 };
@@ -97,16 +98,28 @@ impl Controller {
     }
 
     fn pool_target(&self, desired: &Desired, pool: &Pool, leaving: &[&Backend]) -> PoolTarget {
+        let takers = self.takers(desired, pool);
+        let last = self.supplies.get(&pool.name).map(|supply| &supply.last);
         let member = |backend: &Backend| {
             let next_hop = self.next_hops.get(&backend.address);
             let known = self.members.get(&BackendId::new(pool, backend));
-            let state = known.map(|member| state_of(backend, &member.health, next_hop));
+            let state = known.map(|member| state_of(backend, member, next_hop));
             let hop = usable(backend, next_hop).ok().map(|hop| hop_target(backend, hop));
             let keeps = known.is_some_and(|member| serves(pool, backend, member));
+            let is_ready = known.is_some_and(|member| member.word(backend) == AdminState::Ready);
+            let takes = match takers {
+                Takers::Up => state == Some(State::Up),
+                Takers::Fallback => false,
+                Takers::Last => {
+                    let was_up = last.is_some_and(|last| last.contains(&self.identity_of(backend)));
+                    state == Some(State::Up) || is_ready && was_up && hop.is_some()
+                }
+                Takers::All => is_ready && hop.is_some(),
+            };
             MemberTarget {
                 address: backend.address,
                 via: backend.via,
-                weight: if state == Some(State::Up) { u32::from(backend.weight) } else { 0 },
+                weight: if takes { self.table_weight(pool, backend) } else { 0 },
                 keeps: keeps && hop.is_some(),
                 server_id: backend.server_id.map(ServerId::key),
                 hop,
@@ -127,13 +140,34 @@ impl Controller {
                 hop,
             }
         });
+        // They have their places before they are needed, so that nothing moves then.
+        let helpers = self.helpers(desired, pool).map(|(other, backend)| {
+            let member = self.members.get(&BackendId::new(other, backend));
+            let hop = usable(backend, self.next_hops.get(&backend.address)).ok();
+            let hop = hop.map(|hop| hop_target(backend, hop));
+            let takes = takers == Takers::Fallback && self.is_up(other, backend);
+            MemberTarget {
+                address: backend.address,
+                via: backend.via,
+                weight: if takes { self.table_weight(other, backend) } else { 0 },
+                keeps: hop.is_some() && member.is_some_and(|member| serves(other, backend, member)),
+                server_id: None,
+                hop,
+            }
+        });
         PoolTarget {
             name: pool.name.clone(),
             slots: pool.slots,
             is_tracked: !self.aside
                 && desired.services_of(&pool.name).any(|service| service.flows.tcp != Tracking::Never),
-            members: pool.backends.iter().map(member).chain(leaving).collect(),
+            members: pool.backends.iter().map(member).chain(leaving).chain(helpers).collect(),
         }
+    }
+
+    /// The weight that a backend has when it takes flows.
+    pub(super) fn table_weight(&self, pool: &Pool, backend: &Backend) -> u32 {
+        let member = self.members.get(&BackendId::new(pool, backend));
+        pool.table_weight(backend.weight, member.map_or(&[], |member| member.following.percents()))
     }
 
     /// How many events of a second belong to one window of the programs; at least one, if any are wanted.

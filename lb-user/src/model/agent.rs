@@ -46,6 +46,11 @@ enum Word<'a> {
 }
 
 impl Agent {
+    /// One that had the backend take no new flows, as long as nothing else is heard.
+    pub fn draining() -> Self {
+        Self { word: AdminState::Drain, ..Self::default() }
+    }
+
     /// Takes in an answer. An agent that cannot be asked, or that is not understood, changes nothing but what is said
     /// of it: whether the backend serves is for its checks to tell.
     pub fn take(&mut self, answer: &Result<String, ProbeFailure>) {

@@ -93,6 +93,16 @@ pub fn of_pools(before: &Desired, after: &Desired) -> Vec<PoolDifference> {
             words.0.push("check".to_owned());
         }
         words.debug("on_down", &before.on_down, &after.on_down);
+        let (was, is) = (&before.shortage, &after.shortage);
+        words.shown("min_up", &was.min_up, &is.min_up);
+        words.debug("fallback", &was.fallback, &is.fallback);
+        words.shown("on_all_down", &was.then, &is.then);
+        let (was, is) = (&before.shares, &after.shares);
+        words.debug("slow_start", &was.slow_start, &is.slow_start);
+        words.debug("weights", &was.weights, &is.weights);
+        if was.agent != is.agent {
+            words.0.push("agent".to_owned());
+        }
         let backends = before.backends == after.backends;
         let same =
             Pool { backends: Vec::new(), ..before.clone() } == Pool { backends: Vec::new(), ..after.clone() };

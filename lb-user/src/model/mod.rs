@@ -25,6 +25,7 @@ pub mod probe;
 pub mod quic;
 pub mod service;
 pub mod share;
+pub mod shortage;
 pub mod simulate;
 pub mod source;
 pub mod timestamp;

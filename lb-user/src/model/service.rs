@@ -16,6 +16,8 @@ use super::{
     limit::SourceLimit,
     prefix::Prefix,
     quic::{QuicIds, ServerId},
+    share::Shares,
+    shortage::Shortage,
 };
 
 /// Name of a pool, backend or service: 1 to 63 of `a-z A-Z 0-9 - _ .`, not starting with `-` or `.`.
@@ -86,6 +88,17 @@ impl Desired {
     /// The access list of that name.
     pub fn acl(&self, name: &Name) -> Option<&AccessList> {
         self.acls.iter().find(|acl| acl.name() == name)
+    }
+
+    /// The pool that helps another one out.
+    pub fn fallback_of(&self, pool: &Pool) -> Option<&Pool> {
+        self.pool(pool.shortage.fallback.as_ref()?)
+    }
+
+    /// The services of a pool, and after them those of the pools that it helps out.
+    pub fn users_of<'a>(&'a self, pool: &'a Name) -> impl Iterator<Item = &'a Service> {
+        let helped = self.pools.iter().filter(|other| other.shortage.fallback.as_ref() == Some(pool));
+        self.services_of(pool).chain(helped.flat_map(|other| self.services_of(&other.name)))
     }
 
     /// The services of a pool, in the order of the file. The first one's VIP and port are where the pool is probed.
@@ -165,6 +178,10 @@ pub struct Pool {
     pub check: Option<Check>,
     /// What becomes of the flows of a backend that fails its checks.
     pub on_down: OnDown,
+    /// Who takes new flows while too few backends are up.
+    pub shortage: Shortage,
+    /// What the weights of its backends follow, beside the file.
+    pub shares: Shares,
     /// Backends, in the order of the file.
     pub backends: Vec<Backend>,
 }

@@ -3,6 +3,27 @@
 
 use std::time::Duration;
 
+use super::{check, service::Pool};
+
+/// What moves the weights of a pool's backends, beside the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Shares {
+    /// For so long a backend that comes up grows to its weight; zero: it has all of it at once.
+    pub slow_start: Duration,
+    /// What else they follow.
+    pub weights: Weights,
+    /// Whom to ask for each backend's share.
+    pub agent: Option<check::Agent>,
+}
+
+impl Pool {
+    /// Weight in the table of a backend that has so many percent, each of what the one before left, of its own. Pools
+    /// whose weights move have a hundred times the weights of others, so that small ones have steps, too.
+    pub fn table_weight(&self, weight: u16, percents: &[u16]) -> u32 {
+        if self.shares == Shares::default() { u32::from(weight) } else { share(weight, percents) }
+    }
+}
+
 /// What the weights of a pool follow, beside the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Weights {
@@ -26,9 +47,8 @@ pub fn ramp(since: Duration, length: Duration) -> u16 {
     ((quarter + 1) * 100 / RAMP) as u16
 }
 
-/// A weight of so many percent each. Pools whose weights move have a hundred times the weights of others, so that
-/// small ones have steps, too.
-pub fn share(weight: u16, percents: &[u16]) -> u32 {
+/// A hundred times a weight of so many percent each.
+fn share(weight: u16, percents: &[u16]) -> u32 {
     let whole = u64::from(weight) * 100;
     let part = percents.iter().fold(whole, |part, &percent| part * u64::from(percent) / 100);
     match whole > 0 && percents.iter().all(|&percent| percent > 0) {

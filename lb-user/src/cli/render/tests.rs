@@ -16,6 +16,7 @@ fn backend(name: &str, address: &str, state: State, reason: &str) -> BackendView
         address: address.parse().expect("an address"),
         via: Via::L2,
         weight: 100,
+        weight_percent: 100,
         state,
         reason: reason.to_owned(),
         since_seconds: 0,
@@ -103,6 +104,7 @@ fn web() -> PoolView {
         name: "web".to_owned(),
         slots: 16381,
         check: Some("http GET /healthz -> 200 every 2s".to_owned()),
+        shortage: None,
         services: vec!["www".to_owned()],
         flows: FlowsView { pool: "web".to_owned(), ..FlowsView::default() },
         backends: backends_of_web(),
@@ -222,6 +224,7 @@ fn health_says_why() {
         since_seconds: 150,
         check: Some("tcp on 192.0.2.10:80".to_owned()),
         streak: 12,
+        agent: None,
         last_ms: Some(1.25),
     };
     shows(

@@ -134,6 +134,26 @@ pub(super) fn pools_exist(services: &[ServiceDraft<'_>], pools: &[PoolDraft<'_>]
     }
 }
 
+/// A pool that helps out is another one that exists.
+pub(super) fn fallbacks_exist(pools: &[PoolDraft<'_>]) {
+    let names: HashSet<&str> =
+        pools.iter().filter_map(|pool| pool.name.as_ref()).map(|name| name.value.as_str()).collect();
+    for pool in pools {
+        let Some(fallback) = &pool.shortage.fallback else { continue };
+        let problem = if pool.name.as_ref().is_some_and(|name| name.value.as_str() == fallback.value) {
+            Problem::OwnFallback
+        } else if names.contains(fallback.value.as_str()) {
+            continue;
+        } else {
+            Problem::NoSuchPool {
+                name: fallback.value.escape_debug().to_string(),
+                suggestion: nearest(&fallback.value, names.iter().copied()).map(str::to_owned),
+            }
+        };
+        pool.node.report.add(fallback.at, &pool.node.path_of("fallback"), problem);
+    }
+}
+
 pub(super) fn lists_exist(services: &[ServiceDraft<'_>], lists: &[ListDraft<'_>]) {
     let names: HashSet<&str> =
         lists.iter().filter_map(|list| list.name.as_ref()).map(|name| name.value.as_str()).collect();
@@ -200,7 +220,12 @@ pub(super) fn server_ids_fit(services: &[ServiceDraft<'_>], pools: &[PoolDraft<'
 pub(super) fn checks_have_a_port(services: &[ServiceDraft<'_>], pools: &[PoolDraft<'_>]) {
     for pool in pools.iter().filter(|pool| pool.check_names_no_port) {
         let Some(protocol) = pool.check.as_ref().and_then(|check| check.kind.transport()) else { continue };
-        let mut users = services.iter().filter(|service| service.points_at(pool)).peekable();
+        let helped = pools.iter().filter(|other| {
+            let fallback = other.shortage.fallback.as_ref();
+            fallback.is_some_and(|name| pool.name.as_ref().is_some_and(|own| own.value.as_str() == name.value))
+        });
+        let of = |pool| services.iter().filter(move |service| service.points_at(pool));
+        let mut users = of(pool).chain(helped.flat_map(of)).peekable();
         let names_none = |service: &ServiceDraft<'_>| {
             let named =
                 |port: &Placed<ServicePort>| port.value.protocol == protocol && port.value.first().is_some();

@@ -172,34 +172,55 @@ fn read_command(node: &Node<'_>) -> Option<Vec<String>> {
 }
 
 fn read_times(node: &Node<'_>) -> (Pace, Duration) {
-    let interval = node.optional("interval", interval);
-    let fast = node.optional("fast_interval", self::interval);
-    let timeout = node.optional("timeout", |item| duration_within(item, SHORTEST, INTERVALS.1));
+    let timing = read_timing(node);
+    let fast = node.optional("fast_interval", interval);
     let jitter = node.optional("jitter", integer_in(0..=MAX_JITTER));
     let rise = node.optional("rise", integer_in(1..=100u32));
     let fall = node.optional("fall", integer_in(1..=100u32));
-
-    let interval_value = interval.as_ref().map_or(Pace::INTERVAL, |interval| interval.value);
-    let interval_is_wrong = interval.is_none() && node.has("interval");
-    let above = |key, duration: Option<Placed<Duration>>, default: Duration| {
-        // A short interval alone should not be an error about a key that is not there.
-        let value = duration.as_ref().map_or(default.min(interval_value), |duration| duration.value);
-        if let Some(duration) = duration.filter(|_| value > interval_value && !interval_is_wrong) {
-            let what = if key == "timeout" { "time-out" } else { "fast interval" };
-            let problem = Problem::AboveInterval { what, value, interval: interval_value };
-            node.report.add(duration.at, &node.path_of(key), problem);
-        }
-        value
-    };
-    let timeout = above("timeout", timeout, Check::TIMEOUT);
     let pace = Pace {
-        interval: interval_value,
-        fast: above("fast_interval", fast, interval_value),
+        interval: timing.interval,
+        fast: timing.within(node, "fast_interval", fast, timing.interval),
         jitter: jitter.map_or(Pace::JITTER, |jitter| jitter.value),
         rise: rise.map_or(Pace::RISE, |rise| rise.value),
         fall: fall.map_or(Pace::FALL, |fall| fall.value),
     };
-    (pace, timeout)
+    (pace, timing.timeout)
+}
+
+/// How often something is asked, and how long it may take.
+pub(super) struct Timing {
+    pub(super) interval: Duration,
+    pub(super) timeout: Duration,
+    interval_is_wrong: bool,
+}
+
+pub(super) fn read_timing(node: &Node<'_>) -> Timing {
+    let interval = node.optional("interval", interval);
+    let timeout = node.optional("timeout", |item| duration_within(item, SHORTEST, INTERVALS.1));
+    let interval_is_wrong = interval.is_none() && node.has("interval");
+    let interval = interval.map_or(Pace::INTERVAL, |interval| interval.value);
+    let timing = Timing { interval, timeout: Duration::ZERO, interval_is_wrong };
+    Timing { timeout: timing.within(node, "timeout", timeout, Check::TIMEOUT), ..timing }
+}
+
+impl Timing {
+    /// A duration that must not be longer than the interval.
+    fn within(
+        &self,
+        node: &Node<'_>,
+        key: &str,
+        duration: Option<Placed<Duration>>,
+        default: Duration,
+    ) -> Duration {
+        // A short interval alone should not be an error about a key that is not there.
+        let value = duration.as_ref().map_or(default.min(self.interval), |duration| duration.value);
+        if let Some(duration) = duration.filter(|_| value > self.interval && !self.interval_is_wrong) {
+            let what = if key == "timeout" { "time-out" } else { "fast interval" };
+            let problem = Problem::AboveInterval { what, value, interval: self.interval };
+            node.report.add(duration.at, &node.path_of(key), problem);
+        }
+        value
+    }
 }
 
 fn interval(item: &Item) -> Result<Duration, Problem> {

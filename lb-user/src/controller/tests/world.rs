@@ -24,7 +24,7 @@ use crate::{
         },
         next_hop::{NextHop, Unreachable},
         plan::Change,
-        probe::{BackendId, ProbeFailure, ProbeId, ProbeOutcome, ProbeSpec, Purpose},
+        probe::{BackendId, ProbeFailure, ProbeId, ProbeKind, ProbeOutcome, ProbeSpec, Purpose},
         service::Name,
         source::{Files, Source},
         trace::trace,
@@ -65,6 +65,10 @@ pub(super) struct World {
     pub(super) probes: BTreeMap<ProbeId, Arc<ProbeSpec>>,
     /// Servers whose service answers.
     pub(super) alive: BTreeSet<IpAddr>,
+    /// How long servers take to answer, if not a millisecond.
+    pub(super) slow: BTreeMap<IpAddr, Duration>,
+    /// What agents say.
+    pub(super) agents: BTreeMap<IpAddr, &'static str>,
     pub(super) file: String,
     /// The files that it names.
     pub(super) files: Files,
@@ -105,6 +109,8 @@ impl World {
             resolving: BTreeSet::new(),
             probes: BTreeMap::new(),
             alive: BTreeSet::new(),
+            slow: BTreeMap::new(),
+            agents: BTreeMap::new(),
             file: String::new(),
             files: Files::new(),
             kept: Vec::new(),
@@ -289,13 +295,23 @@ impl World {
     }
 
     fn outcome(&self, id: &ProbeId, spec: &Arc<ProbeSpec>) -> ProbeOutcome {
+        if spec.kind == ProbeKind::Agent {
+            let failure = ProbeFailure::Refused { target: spec.target };
+            let said = self.agents.get(&spec.backend).map(|line| (*line).to_owned());
+            return self.found(id, spec, said.ok_or(failure));
+        }
         let mark = spec.mark.expect("a probe through the VIP");
         let record = self.memory.backends[(mark & !PROBE_MARK_MASK) as usize];
         let reached = |server: &IpAddr| Addr::from(*server).octets()[15] == record.hop().destination()[5];
         let answers = record.standing != 0 && self.alive.iter().any(reached);
         let failure = ProbeFailure::Refused { target: spec.target };
         let result = if answers { Ok("connected".to_owned()) } else { Err(failure) };
-        ProbeOutcome { id: id.clone(), spec: Arc::clone(spec), took: Duration::from_millis(1), result }
+        self.found(id, spec, result)
+    }
+
+    fn found(&self, id: &ProbeId, spec: &Arc<ProbeSpec>, result: Result<String, ProbeFailure>) -> ProbeOutcome {
+        let took = self.slow.get(&spec.backend).copied().unwrap_or(Duration::from_millis(1));
+        ProbeOutcome { id: id.clone(), spec: Arc::clone(spec), took, result }
     }
 
     pub(super) fn wait(&mut self, seconds: u64) {
