@@ -503,7 +503,9 @@ impl Controller {
         self.sums.read(now, &reasons, |place| match place.checked_sub(Reason::COUNT as usize) {
             None => u32::try_from(place).ok().map(Sum::Reason),
             Some(place) => owners.get(&place).map(|(service, counted)| match counted {
-                Counted::Backend(_) | Counted::Helper(_) | Counted::Leaving(_) => Sum::Service(service.clone()),
+                Counted::Backend(_) | Counted::Helper(_) | Counted::Leaving(_) => {
+                    Sum::Service(service.clone())
+                }
                 Counted::Reason(reason) => Sum::Reason(*reason),
             }),
         });

@@ -13,7 +13,7 @@ use crate::{
         ServicePatch, ServiceSpec,
     },
     model::{
-        service::{AdminState, Desired, Name},
+        service::{AdminState, Desired},
         source::Source,
     },
 };
@@ -44,12 +44,12 @@ pub enum EditError {
         name: String,
     },
     /// The pool that was to be removed has users.
-    #[error("pool \"{pool}\" is in use by {}: delete them or point them at another pool first", listed(.services))]
+    #[error("pool \"{pool}\" is in use by {}: delete them or point them at another pool first", .users.join(", "))]
     InUse {
         /// The pool.
         pool: String,
-        /// The services that point at it.
-        services: Vec<Name>,
+        /// The services that point at it, and the pools that it helps out.
+        users: Vec<String>,
     },
 }
 
@@ -68,11 +68,6 @@ impl From<EditError> for Refusal {
         };
         Self { kind, errors }
     }
-}
-
-fn listed(services: &[Name]) -> String {
-    let names: Vec<String> = services.iter().map(|name| format!("\"{name}\"")).collect();
-    format!("{} {}", if names.len() == 1 { "service" } else { "services" }, names.join(", "))
 }
 
 /// Carries out an edit on the text of a configuration. Comments, order and formatting of everything else stay;
@@ -118,9 +113,15 @@ fn require(before: &Desired, edit: &Edit) -> Result<(), EditError> {
         Edit::SetPool { name, .. } => exists(has_pool(name), "pool", name),
         Edit::DeletePool { name } => {
             exists(has_pool(name), "pool", name)?;
-            let users = before.services.iter().filter(|service| service.pool.as_str() == name);
-            let services: Vec<Name> = users.map(|service| service.name.clone()).collect();
-            if services.is_empty() { Ok(()) } else { Err(EditError::InUse { pool: name.clone(), services }) }
+            let services = before.services.iter().filter(|service| service.pool.as_str() == name);
+            let helped = before.pools.iter().filter(|pool| {
+                pool.shortage.fallback.as_ref().is_some_and(|fallback| fallback.as_str() == name)
+            });
+            let users: Vec<String> = services
+                .map(|service| format!("service \"{}\"", service.name))
+                .chain(helped.map(|pool| format!("pool \"{}\" as its fallback", pool.name)))
+                .collect();
+            if users.is_empty() { Ok(()) } else { Err(EditError::InUse { pool: name.clone(), users }) }
         }
         Edit::AddBackend { pool, backend } => {
             exists(has_pool(pool), "pool", pool)?;

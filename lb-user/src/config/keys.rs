@@ -172,7 +172,8 @@ pub static ACL: TableKeys = TableKeys {
 };
 
 /// All kinds of tables.
-pub static ALL: [&TableKeys; 10] = [&FILE, &LB, &POOL, &BACKEND, &AGENT, &CHECK, &SERVICE, &QUIC, &LIMIT, &ACL];
+pub static ALL: [&TableKeys; 10] =
+    [&FILE, &LB, &POOL, &BACKEND, &AGENT, &CHECK, &SERVICE, &QUIC, &LIMIT, &ACL];
 
 impl TableKeys {
     /// The entry of a key.

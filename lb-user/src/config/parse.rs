@@ -27,11 +27,11 @@ use super::{
 use crate::model::{
     check::Check,
     quic::ServerId,
-    share::Shares,
     service::{
         AdminState, Backend, DEFAULT_SLOTS, DEFAULT_WEIGHT, Desired, MAX_VLAN, MAX_WEIGHT, Name, OnDown,
         Pool, Settings, Via, XdpMode,
     },
+    share::Shares,
     source::Files,
 };
 

@@ -69,12 +69,18 @@ impl Controller {
         let desired = self.desired.clone();
         for pool in &desired.pools {
             let records = self.records(pool);
+            // A pool without services has no table that could be found, but stands in those of the pools it helps out.
+            let helped =
+                desired.pools.iter().filter(|other| other.shortage.fallback.as_ref() == Some(&pool.name));
+            let elsewhere: BTreeMap<_, _> = helped.flat_map(|other| self.records(other)).collect();
             for backend in &pool.backends {
                 let mut member = carried_over(now, None, (pool, backend));
-                if let Some(&(index, standing)) = records.get(&self.identity_of(backend)) {
+                let identity = self.identity_of(backend);
+                if let Some(&(index, standing)) = records.get(&identity).or_else(|| elsewhere.get(&identity))
+                {
                     self.recall_way(backend.address, index);
                     member.health = health(now, pool, backend, standing);
-                    if takes_no_new_flows(pool, backend, standing) {
+                    if records.contains_key(&identity) && takes_no_new_flows(pool, backend, standing) {
                         member.following.agent = Agent::draining();
                     }
                     let next_hop = self.next_hops.get(&backend.address);

@@ -130,9 +130,10 @@ impl Controller {
     /// Servers whose checks say that they run.
     #[cfg(test)]
     pub(super) fn serving(&self) -> BTreeSet<IpAddr> {
-        let present = self.desired.backends().filter_map(|(id, (_, backend))| {
-            self.members.get(&id)?.runs().then_some(backend.address)
-        });
+        let present = self
+            .desired
+            .backends()
+            .filter_map(|(id, (_, backend))| self.members.get(&id)?.runs().then_some(backend.address));
         let leaving = self.leaving.iter().map(|leaving| &leaving.known);
         let leaving = leaving.filter(|known| known.member.runs()).map(|known| known.backend.address);
         present.chain(leaving).collect()
@@ -225,9 +226,9 @@ impl Controller {
         };
         let present =
             pool.backends.iter().filter_map(|backend| view(backend, backend.name.to_string(), false));
-        let helpers = self.helpers(&self.desired, pool).filter_map(|(other, helper)| {
-            view(helper, BackendId::new(other, helper).to_string(), false)
-        });
+        let helpers = self
+            .helpers(&self.desired, pool)
+            .filter_map(|(other, helper)| view(helper, BackendId::new(other, helper).to_string(), false));
         let gone = self.leaving_from(&pool.name);
         let gone = gone.filter_map(|gone| view(gone, gone.address.to_string(), true));
         FlowsView {

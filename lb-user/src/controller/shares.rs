@@ -120,8 +120,13 @@ impl Controller {
             {
                 continue;
             }
-            let pace =
-                Pace { interval: agent.interval, fast: agent.interval, jitter: Pace::JITTER, rise: 1, fall: 1 };
+            let pace = Pace {
+                interval: agent.interval,
+                fast: agent.interval,
+                jitter: Pace::JITTER,
+                rise: 1,
+                fall: 1,
+            };
             let spec = ProbeSpec {
                 target: SocketAddr::new(backend.address, agent.port),
                 backend: backend.address,

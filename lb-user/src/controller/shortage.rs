@@ -9,7 +9,7 @@ use crate::{
         layout,
         probe::BackendId,
         service::{Backend, Desired, Pool},
-        shortage::{OnAllDown, Takers},
+        shortage::{OnAllDown, Shortage, Takers},
     },
 };
 
@@ -56,6 +56,11 @@ impl Controller {
         helpers.filter(move |(_, backend)| !own.contains(&self.identity_of(backend)))
     }
 
+    /// Whether there is more to a shortage than services that are down, which they show themselves.
+    pub(super) fn needs_help(&self, pool: &Pool) -> bool {
+        pool.shortage.min_up > Shortage::MIN_UP || self.takers(&self.desired, pool) != Takers::Up
+    }
+
     /// Remembers who takes the flows where there are enough, and tells where there are no longer, or are again.
     pub(super) fn watch_supply(&mut self, actions: &mut Vec<Action>) {
         let mut supplies = std::mem::take(&mut self.supplies);
@@ -98,7 +103,9 @@ impl Controller {
             (Takers::Fallback, Some(name)) => format!("those of pool {name} take its new flows"),
             (Takers::Last, _) => "those that were up last take its new flows".to_owned(),
             (Takers::All, _) => "all that can be reached take its new flows".to_owned(),
-            _ if up > 0 => format!("{} its new flows", if up == 1 { "it takes all" } else { "they take all" }),
+            _ if up > 0 => {
+                format!("{} its new flows", if up == 1 { "it takes all" } else { "they take all" })
+            }
             _ => "its packets are dropped".to_owned(),
         };
         let helpless = match (self.takers(&self.desired, pool), &pool.shortage.fallback) {

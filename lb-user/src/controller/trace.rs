@@ -346,8 +346,7 @@ impl Controller {
                 let state = member.map(|member| state_of(backend, member, hop));
                 return Some(known(backend, backend.name.to_string(), state, false));
             }
-            if let Some((other, helper)) =
-                self.helpers(&self.desired, pool).find(|(_, backend)| has(backend))
+            if let Some((other, helper)) = self.helpers(&self.desired, pool).find(|(_, backend)| has(backend))
             {
                 let name = BackendId::new(other, helper).to_string();
                 return Some(known(helper, name, None, false));

@@ -36,7 +36,13 @@ impl Controller {
                 .failure
                 .iter()
                 .map(|error| format!("the tables are not as wanted: {error}"))
-                .chain(self.desired.pools.iter().filter_map(|pool| self.shortage_line(pool)))
+                .chain(
+                    self.desired
+                        .pools
+                        .iter()
+                        .filter(|pool| self.needs_help(pool))
+                        .filter_map(|pool| self.shortage_line(pool)),
+                )
                 .collect(),
         }
     }
@@ -120,7 +126,8 @@ impl Controller {
                 *count += 1;
             }
         }
-        let owned = |(&identity, &number): (&layout::Identity, &u16)| (identity, by_number[usize::from(number)]);
+        let owned =
+            |(&identity, &number): (&layout::Identity, &u16)| (identity, by_number[usize::from(number)]);
         place.numbers.iter().map(owned).collect()
     }
 

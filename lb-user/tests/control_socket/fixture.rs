@@ -137,6 +137,7 @@ fn pool() -> PoolView {
         name: "web".to_owned(),
         slots: 11,
         check: None,
+        shortage: None,
         services: Vec::new(),
         flows: flows(),
         backends: Vec::new(),
@@ -200,6 +201,7 @@ fn health() -> HealthView {
         reason: "an operator".to_owned(),
         since_seconds: 1,
         check: None,
+        agent: None,
         streak: 3,
         last_ms: Some(1.5),
     }

@@ -222,7 +222,8 @@ pub(super) fn checks_have_a_port(services: &[ServiceDraft<'_>], pools: &[PoolDra
         let Some(protocol) = pool.check.as_ref().and_then(|check| check.kind.transport()) else { continue };
         let helped = pools.iter().filter(|other| {
             let fallback = other.shortage.fallback.as_ref();
-            fallback.is_some_and(|name| pool.name.as_ref().is_some_and(|own| own.value.as_str() == name.value))
+            fallback
+                .is_some_and(|name| pool.name.as_ref().is_some_and(|own| own.value.as_str() == name.value))
         });
         let of = |pool| services.iter().filter(move |service| service.points_at(pool));
         let mut users = of(pool).chain(helped.flat_map(of)).peekable();

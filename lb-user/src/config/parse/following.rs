@@ -50,8 +50,7 @@ impl ShortageDraft {
 }
 
 pub(super) fn read(node: &Node<'_>) -> Shares {
-    let slow_start =
-        node.optional("slow_start", |item| duration_within(item, SLOW_START.0, SLOW_START.1));
+    let slow_start = node.optional("slow_start", |item| duration_within(item, SLOW_START.0, SLOW_START.1));
     let words = &[("fixed", Weights::Fixed), ("latency", Weights::Latency)];
     let weights = node.optional("weights", one_of(words));
     if let Some(Placed { value: Weights::Latency, at }) = weights

@@ -254,7 +254,11 @@ fn a_refusal_says_why_in_the_askers_words() {
         ),
         (
             Edit::DeletePool { name: "web".into() },
-            "pool \"web\" is in use by services \"www\", \"www6\", \"rtsp\", \"rest\": delete them or point them at another pool first",
+            "pool \"web\" is in use by service \"www\", service \"www6\", service \"rtsp\", service \"rest\": delete them or point them at another pool first",
+        ),
+        (
+            Edit::DeletePool { name: "sorry".into() },
+            "pool \"sorry\" is in use by pool \"web\" as its fallback: delete them or point them at another pool first",
         ),
         (Edit::DeleteService { name: "ww".into() }, "there is no service \"ww\""),
         (

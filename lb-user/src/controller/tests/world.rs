@@ -309,7 +309,12 @@ impl World {
         self.found(id, spec, result)
     }
 
-    fn found(&self, id: &ProbeId, spec: &Arc<ProbeSpec>, result: Result<String, ProbeFailure>) -> ProbeOutcome {
+    fn found(
+        &self,
+        id: &ProbeId,
+        spec: &Arc<ProbeSpec>,
+        result: Result<String, ProbeFailure>,
+    ) -> ProbeOutcome {
         let took = self.slow.get(&spec.backend).copied().unwrap_or(Duration::from_millis(1));
         ProbeOutcome { id: id.clone(), spec: Arc::clone(spec), took, result }
     }
