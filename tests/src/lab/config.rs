@@ -23,12 +23,20 @@ impl Config {
     }
 
     /// Adds a pool; `check` is its inline table, empty for none.
-    pub fn pool(mut self, name: &str, check: &str, members: &[Member]) -> Self {
+    pub fn pool(self, name: &str, check: &str, members: &[Member]) -> Self {
+        self.pool_with(name, check, "", members)
+    }
+
+    /// Adds a pool with further keys.
+    pub fn pool_with(mut self, name: &str, check: &str, keys: &str, members: &[Member]) -> Self {
         self.line("");
         self.line("[[pool]]");
         self.line(&format!("name = \"{name}\""));
         if !check.is_empty() {
             self.line(&format!("check = {{ {check} }}"));
+        }
+        if !keys.is_empty() {
+            self.line(keys);
         }
         for Member { name, address, via, weight, server_id } in members {
             self.line("");
