@@ -94,7 +94,7 @@ impl Agent {
             for mut stream in listener.incoming().flatten() {
                 let line = *said.lock().unwrap_or_else(PoisonError::into_inner);
                 // Who does not listen any longer need not be told.
-                let _ = writeln!(stream, "{line}");
+                drop(writeln!(stream, "{line}"));
             }
         });
         Ok(Self(line))
