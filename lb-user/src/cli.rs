@@ -11,6 +11,7 @@ mod check_options;
 mod drain;
 mod events;
 mod import;
+mod manual;
 mod pool;
 pub mod render;
 pub mod run;
@@ -152,6 +153,8 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Print the manual page of lb, for `man -l -`, or write those of all commands
+    Manual(manual::ManualOptions),
 }
 
 /// Parses the command line, does what it says and returns the exit code.
@@ -163,6 +166,7 @@ pub fn main() -> ExitCode {
         Command::Import { command } => command.run(&cli.global),
         Command::Server { command } => command.run(),
         Command::Completions { shell } => completions(shell),
+        Command::Manual(options) => options.run(),
         Command::Stats(options) => cli.global.ask(&options.ask()),
         Command::Flows(options) => cli.global.ask(&options.ask()),
         Command::Trace(options) => cli.global.ask(&options.ask()),

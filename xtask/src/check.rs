@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    process,
+    dist, process,
     setup::{self, Mode},
     steps::Steps,
     tidy,
@@ -48,6 +48,9 @@ pub(crate) fn test(workspace: &Workspace, runner_args: &[String]) -> Result<()> 
     // The end-to-end tests start the binary, which a test build of another package would not make.
     steps.step("build", "lb, for the end-to-end tests", || {
         workspace.build("lb-user", "lb", Profile::Debug).map(drop)
+    })?;
+    steps.step("package", "a Debian package, installed and purged", || {
+        dist::make(workspace, Profile::Debug).map(drop)
     })?;
     let cargo = || {
         let mut cargo = workspace.cargo();

@@ -8,6 +8,7 @@ mod attach;
 mod bench;
 mod check;
 mod daemon;
+mod dist;
 mod fuzz;
 mod kernels;
 mod lab;
@@ -37,6 +38,7 @@ const EXAMPLES: &str = "Examples:
   cargo xtask test                   all tests, as CI runs them; needs root
   cargo xtask demo                   a balancer, two servers and a client in namespaces
   cargo xtask attach --iface eth0    build lb and run it on eth0
+  cargo xtask dist                   a Debian package
   cargo xtask detach                 stop it and take it off the interface";
 
 #[derive(Subcommand)]
@@ -83,6 +85,10 @@ What kernel and model differ on is made small, and kept under tests/corpus/: `ca
     Kernels(kernels::Options),
     /// Count the instructions that a packet takes, under software emulation. Needs root.
     Instructions(kernels::CountOptions),
+    /// Make a Debian package, and see that it installs and purges. Needs root.
+    #[command(after_help = "Examples:
+  cargo xtask dist                       target/dist/lb_VERSION_ARCHITECTURE.deb")]
+    Dist(dist::Options),
     /// Check the structural rules: what may import what, where things may stand.
     Tidy,
     /// Build lb and run it on an interface. Needs root.
@@ -159,6 +165,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Check => check::check(&workspace),
         Task::Test { runner_args } => check::test(&workspace, &runner_args),
         Task::FuzzDatapath(options) => fuzz::run(&workspace, &options),
+        Task::Dist(options) => dist::run(&workspace, &options),
         Task::Tidy => tidy::run(&workspace),
         Task::Attach(options) => attach::attach(&workspace, &options),
         Task::Detach { keep_forwarding } => attach::detach(keep_forwarding),
