@@ -11,6 +11,7 @@ mod event;
 mod found;
 mod journal;
 mod leaving;
+mod moving;
 mod requests;
 mod shares;
 mod shortage;
@@ -284,6 +285,7 @@ impl Controller {
                 self.watch_trial(now, actions);
                 self.watch_drains(actions);
                 self.watch_shares(now);
+                self.watch_moves();
                 if self.retry_at.is_some_and(|at| at <= now) {
                     self.retry_at = None;
                     self.dirty = true;
@@ -359,8 +361,9 @@ impl Controller {
         }
         let before = std::mem::replace(&mut self.desired, desired);
         let mut known = self.known_servers(&before);
+        let mut twins = self.twins(&before, &known);
         for (id, (pool, backend)) in self.desired.backends() {
-            let known = known.remove(&Server::of(pool, backend));
+            let known = known.remove(&Server::of(pool, backend)).or_else(|| twins.remove(&id));
             self.members.insert(id, carried_over(now, known, (pool, backend)));
         }
         self.see_off(now, known);

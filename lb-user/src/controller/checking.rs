@@ -100,17 +100,18 @@ impl Controller {
     /// Backends of which it is not known yet whether they serve: the way there is being looked for, or their checks have
     /// not said it.
     pub fn undecided(&self) -> usize {
-        let is_undecided = |(id, (pool, backend)): (BackendId, (&Pool, &Backend))| {
-            let next_hop = self.next_hops.get(&backend.address);
-            let is_checked = pool.check.is_some() && self.probe_target(pool).is_some();
-            match next_hop {
-                _ if backend.state == AdminState::Maint => false,
-                None | Some(Err(Unreachable::Resolving { .. })) => true,
-                Some(Err(_)) => false,
-                Some(Ok(_)) => is_checked && self.members.get(&id).is_some_and(|known| known.health.is_new()),
-            }
-        };
-        self.desired.backends().filter(|backend| is_undecided(backend.clone())).count()
+        self.desired.backends().filter(|(_, (pool, backend))| self.is_undecided(pool, backend)).count()
+    }
+
+    pub(super) fn is_undecided(&self, pool: &Pool, backend: &Backend) -> bool {
+        let is_checked = pool.check.is_some() && self.probe_target(pool).is_some();
+        let known = self.members.get(&BackendId::new(pool, backend));
+        match self.next_hops.get(&backend.address) {
+            _ if backend.state == AdminState::Maint => false,
+            None | Some(Err(Unreachable::Resolving { .. })) => true,
+            Some(Err(_)) => false,
+            Some(Ok(_)) => is_checked && known.is_some_and(|known| known.health.is_new()),
+        }
     }
 
     /// Where a pool is probed: at the VIP of its first service that has the port; of a prefix, at its first address. A

@@ -170,9 +170,11 @@ impl Controller {
     pub(super) fn take_flows(&mut self, now: Duration, reading: &FlowReading) {
         let mut settled = BTreeSet::new();
         self.transitions.clear();
+        let waiting = self.waiting(&self.desired);
         for pool in &self.desired.pools {
             let Some(place) = self.layout.pool(&pool.name) else { continue };
-            let services = self.desired.services_of(&pool.name);
+            let waiting = waiting.iter().filter(|(_, serving)| **serving == pool.name);
+            let services = self.desired.services_of(&pool.name).chain(waiting.map(|(service, _)| *service));
             let idle = services.map(longest_idle).max().unwrap_or_default();
             let patience = Patience { idle, longest: self.desired.settings.transition_max };
             let hz = self.identity.ticks_per_second;

@@ -29,7 +29,7 @@ impl Controller {
         backend.weight > 0 && member.is_some_and(|member| state_of(backend, member, next_hop) == State::Up)
     }
 
-    fn up_of(&self, pool: &Pool) -> usize {
+    pub(super) fn up_of(&self, pool: &Pool) -> usize {
         pool.backends.iter().filter(|backend| self.is_up(pool, backend)).count()
     }
 

@@ -56,6 +56,11 @@ impl Server {
     pub(super) fn of(pool: &Pool, backend: &Backend) -> Self {
         Self { pool: pool.name.clone(), address: backend.address, via: backend.via }
     }
+
+    /// The same for all pools that have it.
+    pub(super) const fn place(&self) -> (IpAddr, Via) {
+        (self.address, self.via)
+    }
 }
 
 /// A backend as it last was.

@@ -43,6 +43,7 @@ impl Controller {
                         .filter(|pool| self.needs_help(pool))
                         .filter_map(|pool| self.shortage_line(pool)),
                 )
+                .chain(self.moves())
                 .collect(),
         }
     }
@@ -54,7 +55,9 @@ impl Controller {
     fn service_view(&self, now: Duration, service: &Service) -> Option<ServiceView> {
         let pool = self.desired.pool(&service.pool)?;
         let backends = self.backend_views(now, pool, &[&service.name]);
-        let up = self.owners(pool).values().any(|&slots| slots > 0);
+        // While it waits to move to another pool, the one before serves.
+        let serving = self.layout.service(&service.name).and_then(|place| self.desired.pool(&place.pool));
+        let up = self.owners(serving.unwrap_or(pool)).values().any(|&slots| slots > 0);
         Some(ServiceView {
             name: service.name.to_string(),
             vip: service.vip.to_string(),

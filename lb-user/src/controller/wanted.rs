@@ -39,6 +39,10 @@ impl Controller {
         let settings = &desired.settings;
         let Keys { prefixes, services: keys } = Keys::of(desired);
         let services = desired.services.iter().zip(keys);
+        let waiting = self.waiting(desired);
+        let serving = |service: &'_ Service| {
+            waiting.iter().find(|(waits, _)| waits.name == service.name).map(|(_, serving)| *serving)
+        };
         Target {
             seed: settings.seed,
             outer: outer(settings),
@@ -47,10 +51,15 @@ impl Controller {
                 .iter()
                 .map(|pool| {
                     let leaving = leaving.get(&pool.name).map_or(&[][..], |leaving| leaving);
-                    self.pool_target(desired, pool, leaving)
+                    self.pool_target(desired, (pool, &waiting), leaving)
                 })
                 .collect(),
-            services: services.map(|(service, keys)| self.service_target(desired, service, keys)).collect(),
+            services: services
+                .map(|(service, keys)| {
+                    let pool = serving(service).unwrap_or(&service.pool);
+                    self.service_target(desired, (service, pool), keys)
+                })
+                .collect(),
             settled: self.settled.clone(),
             fragment_idle: ticks(FRAGMENT_IDLE, self.identity.ticks_per_second),
             prefixes,
@@ -66,7 +75,12 @@ impl Controller {
         }
     }
 
-    fn service_target(&self, desired: &Desired, service: &Service, keys: Vec<ServiceKey>) -> ServiceTarget {
+    fn service_target(
+        &self,
+        desired: &Desired,
+        (service, pool): (&Service, &Name),
+        keys: Vec<ServiceKey>,
+    ) -> ServiceTarget {
         let mut of_vip = desired.services.iter().filter(|other| other.vip == service.vip);
         let is_first = of_vip.next().is_some_and(|first| first.name == service.name);
         let echo = service.echo || is_first && of_vip.any(|other| other.echo);
@@ -82,7 +96,7 @@ impl Controller {
         ServiceTarget {
             name: service.name.clone(),
             keys,
-            pool: service.pool.clone(),
+            pool: pool.clone(),
             flags: tracking
                 | if echo { abi::Service::ECHO } else { 0 }
                 | if denies_others { abi::Service::DENY_OTHERS } else { 0 },
@@ -97,7 +111,12 @@ impl Controller {
         }
     }
 
-    fn pool_target(&self, desired: &Desired, pool: &Pool, leaving: &[&Backend]) -> PoolTarget {
+    fn pool_target(
+        &self,
+        desired: &Desired,
+        (pool, waiting): (&Pool, &[(&Service, &Name)]),
+        leaving: &[&Backend],
+    ) -> PoolTarget {
         let takers = self.takers(desired, pool);
         let last = self.supplies.get(&pool.name).map(|supply| &supply.last);
         let member = |backend: &Backend| {
@@ -159,7 +178,15 @@ impl Controller {
             name: pool.name.clone(),
             slots: pool.slots,
             is_tracked: !self.aside
-                && desired.services_of(&pool.name).any(|service| service.flows.tcp != Tracking::Never),
+                && desired
+                    .services_of(&pool.name)
+                    .chain(
+                        waiting
+                            .iter()
+                            .filter(|(_, serving)| **serving == pool.name)
+                            .map(|(service, _)| *service),
+                    )
+                    .any(|service| service.flows.tcp != Tracking::Never),
             members: pool.backends.iter().map(member).chain(leaving).chain(helpers).collect(),
         }
     }
