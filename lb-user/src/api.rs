@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 pub use self::apply::{
-    ApplySpec, ChangeKind, ChangeView, PastQuery, PastView, PlanView, PoolPlanView, Proposal,
+    ApplySpec, ChangeKind, ChangeView, ConfigText, PastQuery, PastView, PlanView, PoolPlanView, Proposal,
 };
 pub use self::check::{CheckSpec, Expect};
 pub use self::events::{CaptureQuery, EventView, EventsQuery, Happening, LogView, PacketView, StateView};
@@ -43,8 +43,17 @@ pub enum Request {
     Events(EventsQuery),
     /// Packets and what becomes of them, as pcapng: a stream until it is over or the client goes away.
     Capture(CaptureQuery),
+    /// The configuration in force.
+    Config,
     /// A change of the configuration.
     Edit(Edit),
+    /// The request, if the configuration in force is one of these still, by [`ConfigText::etag`].
+    OnlyIf {
+        /// Which.
+        etags: Vec<String>,
+        /// What is to be done then.
+        request: Box<Request>,
+    },
     /// What a configuration would change.
     Plan(Proposal),
     /// Brings a configuration into force.
@@ -266,6 +275,8 @@ pub enum Response {
     Events(Vec<EventView>),
     /// To [`Request::Events`] that follows, and to [`Request::Capture`]: what follows is a stream.
     Streaming,
+    /// To [`Request::Config`].
+    Config(ConfigText),
     /// To [`Request::Plan`].
     Plan(Box<PlanView>),
     /// To [`Request::History`].
@@ -281,6 +292,8 @@ pub enum Response {
 pub struct Done {
     /// Number of the configuration now in force.
     pub generation: u64,
+    /// Its [`ConfigText::etag`].
+    pub etag: String,
     /// What was done, one sentence.
     pub message: String,
 }
@@ -304,6 +317,8 @@ pub enum RefusalKind {
     Invalid,
     /// The state of things forbids it now (HTTP 409).
     Conflict,
+    /// The configuration in force is none of those that the request asks for (HTTP 412).
+    Outdated,
     /// The daemon could not carry it out: a full disk, the kernel (HTTP 500).
     Failed,
 }

@@ -10,16 +10,21 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::{Method, StatusCode, body::Incoming, client::conn::http1::SendRequest, header};
+use hyper::{
+    Method, StatusCode,
+    body::Incoming,
+    client::conn::http1::SendRequest,
+    header::{self, HeaderValue},
+};
 use hyper_util::rt::TokioIo;
 use nix::unistd::{Gid, Group};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
 use crate::api::{
-    ApplySpec, CaptureQuery, Done, Edit, EventView, EventsQuery, FlowsView, HealthView, PastView, PlanView,
-    PoolView, Proposal, Refusal, RefusalKind, Request, Response, ServiceView, Stats, Status, TraceSpec,
-    TraceView,
+    ApplySpec, CaptureQuery, ConfigText, Done, Edit, EventView, EventsQuery, FlowsView, HealthView, PastView,
+    PlanView, PoolView, Proposal, Refusal, RefusalKind, Request, Response, ServiceView, Stats, Status,
+    TraceSpec, TraceView,
 };
 
 /// How long the daemon's answer may take: a little longer than the daemon itself waits before it says 503.
@@ -107,6 +112,7 @@ impl ClientError {
 pub struct Client {
     path: PathBuf,
     sender: SendRequest<Full<Bytes>>,
+    only_if: Vec<String>,
 }
 
 impl Client {
@@ -121,7 +127,7 @@ impl Client {
             .map_err(|source| ClientError::Broken { path: path.to_owned(), source })?;
         // Its failure is the pending call's failure too.
         tokio::spawn(async move { connection.await.ok() });
-        Ok(Self { path: path.to_owned(), sender })
+        Ok(Self { path: path.to_owned(), sender, only_if: Vec::new() })
     }
 
     /// Asks or orders anything but streams, see [`Client::follow`] and [`Client::capture`]; never answers [`Response::Refused`], which is an error here.
@@ -143,6 +149,11 @@ impl Client {
             Request::Events(_) | Request::Capture(_) | Request::Metrics => {
                 let errors = vec!["this is answered by a stream or a text".to_owned()];
                 return Err(ClientError::Refused { refusal: Refusal { kind: RefusalKind::Invalid, errors } });
+            }
+            Request::Config => Response::Config(self.config().await?),
+            Request::OnlyIf { etags, request } => {
+                self.only_if = etags;
+                Box::pin(self.call(*request)).await?
             }
             Request::Edit(edit) => Response::Done(self.edit(edit).await?),
             Request::Plan(proposal) => Response::Plan(Box::new(self.plan(&proposal).await?)),
@@ -255,6 +266,20 @@ impl Client {
         self.stream(path).await
     }
 
+    /// The configuration in force.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn config(&mut self) -> Result<ConfigText, ClientError> {
+        self.get("/v1/config".to_owned()).await
+    }
+
+    /// The next order is carried out only if the configuration in force is this one still, by [`ConfigText::etag`].
+    pub fn only_if(&mut self, etag: &str) -> &mut Self {
+        self.only_if = vec![etag.to_owned()];
+        self
+    }
+
     /// Changes the configuration.
     ///
     /// # Errors
@@ -348,7 +373,11 @@ impl Client {
         body: Bytes,
     ) -> Result<T, ClientError> {
         let asked = format!("{method} {path}");
-        let request = request(method, path, body);
+        let mut request = request(method, path, body);
+        for etag in std::mem::take(&mut self.only_if) {
+            let value = HeaderValue::try_from(format!("\"{etag}\""));
+            request.headers_mut().append(header::IF_MATCH, value.unwrap_or(HeaderValue::from_static("\"\"")));
+        }
         let socket = || self.path.clone();
         let broken = |source| ClientError::Broken { path: socket(), source };
         let answer = async {

@@ -23,9 +23,6 @@ pub struct ApplySpec {
     /// go `DOWN`. 50 unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_down_percent: Option<u8>,
-    /// Only if the configuration in force has this number still.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub generation: Option<u64>,
 }
 
 impl ApplySpec {
@@ -33,11 +30,27 @@ impl ApplySpec {
     pub const MAX_DOWN_PERCENT: u8 = 50;
 }
 
+/// The configuration in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigText {
+    /// The file.
+    pub path: String,
+    /// Counts every configuration that took effect since the daemon was started.
+    pub generation: u64,
+    /// A digest of the text and of the files that it names: whoever sends it along with an order (`If-Match`) changes
+    /// just the configuration that was looked at, or nothing.
+    pub etag: String,
+    /// The file's text.
+    pub text: String,
+}
+
 /// What a configuration would change.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PlanView {
     /// Number of the configuration in force, which this is compared with.
     pub generation: u64,
+    /// Its [`ConfigText::etag`].
+    pub etag: String,
     /// Settings of `[lb]` that differ.
     pub settings: Vec<String>,
     /// Services that differ.
@@ -55,7 +68,7 @@ pub struct PlanView {
 impl PlanView {
     /// Whether nothing would change.
     pub fn is_empty(&self) -> bool {
-        let Self { generation: _, settings, services, pools, acls, steps, writes: _ } = self;
+        let Self { generation: _, etag: _, settings, services, pools, acls, steps, writes: _ } = self;
         settings.is_empty() && services.is_empty() && pools.is_empty() && acls.is_empty() && *steps == 0
     }
 }

@@ -72,9 +72,8 @@ impl ApplyOptions {
                 text,
                 confirm_seconds: self.confirm.map(|time| time.as_secs()),
                 max_down_percent: self.max_down,
-                generation: Some(plan.generation),
             };
-            let done = client.apply(&spec).await?;
+            let done = client.only_if(&plan.etag).apply(&spec).await?;
             let shown = if global.json {
                 json(&done)?
             } else {

@@ -31,6 +31,7 @@ pub fn response(response: &Response, paint: Paint) -> String {
         Response::Flows(views) => flows::flows(views, paint),
         Response::Trace(view) => trace::trace(view, paint),
         Response::Events(views) => views.iter().map(|view| events::line(view, paint)).collect(),
+        Response::Config(config) => config.text.clone(),
         Response::Plan(view) => apply::plan(view, paint),
         Response::History(views) => apply::history(views, paint),
         // What follows is shown as it comes.

@@ -66,7 +66,13 @@ impl Controller {
         source: Source,
         actions: &mut Vec<Action>,
     ) {
-        let Some(request) = self.proposed.remove(&token) else { return };
+        let Some(mut request) = self.proposed.remove(&token) else { return };
+        if let Request::OnlyIf { etags, request: guarded } = request {
+            if let Err(refused) = self.check_tag(&etags) {
+                return actions.push(Action::Reply { token, response: Response::Refused(refused) });
+            }
+            request = *guarded;
+        }
         let response = match request {
             Request::Plan(_) => match self.plan_view(&source) {
                 Ok(view) => Response::Plan(Box::new(view)),
@@ -88,7 +94,11 @@ impl Controller {
 
     /// A whole configuration is proposed: first the files that it names.
     pub(super) fn propose(&mut self, token: Token, request: Request, actions: &mut Vec<Action>) {
-        let text = match &request {
+        let proposal = match &request {
+            Request::OnlyIf { request, .. } => request,
+            request => request,
+        };
+        let text = match proposal {
             Request::Plan(Proposal { text }) | Request::Apply(ApplySpec { text, .. }) => text.clone(),
             Request::Rollback(number) => {
                 let Some(past) = self.history.get(*number) else {
@@ -141,6 +151,7 @@ impl Controller {
         });
         Ok(PlanView {
             generation: self.config.generation,
+            etag: self.etag(),
             settings: difference::of_settings(&self.desired.settings, &desired.settings),
             services: difference::of_services(&self.desired, &desired).into_iter().map(view).collect(),
             pools: pools.collect(),
@@ -228,12 +239,6 @@ impl Controller {
             );
             return Err(refusal(RefusalKind::Conflict, error));
         }
-        let generation = self.config.generation;
-        if spec.generation.is_some_and(|expected| expected != generation) {
-            let error =
-                format!("configuration {generation} is in force by now: look at what this one would change");
-            return Err(refusal(RefusalKind::Conflict, error));
-        }
         let lasts = spec.confirm_seconds.map(Duration::from_secs);
         if lasts.is_some_and(|lasts| lasts.is_zero() || lasts > LONGEST_TRIAL) {
             let error = format!("a trial lasts from 1 s to {} s", LONGEST_TRIAL.as_secs());
@@ -248,10 +253,7 @@ impl Controller {
             .accept(&source, PROPOSAL)
             .map_err(|errors| Refusal { kind: RefusalKind::Invalid, errors })?;
         if source == self.source {
-            return Ok(Some(Done {
-                generation,
-                message: "this configuration is in force already".to_owned(),
-            }));
+            return Ok(Some(self.done("this configuration is in force already")));
         }
         let terms = lasts.map(|lasts| Terms { lasts, max_down_percent });
         let said = match terms {
@@ -349,10 +351,7 @@ impl Controller {
     /// The configuration on trial stays.
     pub(super) fn confirm(&mut self) -> Response {
         match self.trial.take() {
-            Some(_) => Response::Done(Done {
-                generation: self.config.generation,
-                message: "the configuration is confirmed".to_owned(),
-            }),
+            Some(_) => Response::Done(self.done("the configuration is confirmed")),
             None => {
                 Response::Refused(refusal(RefusalKind::Conflict, "no configuration is on trial".to_owned()))
             }

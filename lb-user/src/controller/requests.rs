@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Action, Controller, Level, Token, Writing, apply::NOBODY};
 use crate::{
-    api::{Done, Edit, Refusal, RefusalKind, Request, Response},
+    api::{ConfigText, Done, Edit, Refusal, RefusalKind, Request, Response},
     config,
     model::{service::Desired, source::Source},
 };
@@ -66,6 +66,15 @@ impl Controller {
             Request::Plan(_) | Request::Apply(_) | Request::Rollback(_) => {
                 return self.propose(token, request, actions);
             }
+            Request::Config => Response::Config(self.config_text()),
+            Request::OnlyIf { etags, request } => match self.check_tag(&etags) {
+                // What waits for files is checked again, as the last thing before it is written.
+                Ok(()) if matches!(*request, Request::Apply(_) | Request::Rollback(_)) => {
+                    return self.propose(token, Request::OnlyIf { etags, request }, actions);
+                }
+                Ok(()) => return self.answer(now, token, *request, actions),
+                Err(refusal) => Response::Refused(refusal),
+            },
             Request::Confirm => self.confirm(),
             Request::History(None) => Response::History(self.history_views()),
             Request::History(Some(number)) => self.past(number),
@@ -78,6 +87,38 @@ impl Controller {
             },
         };
         actions.push(Action::Reply { token, response });
+    }
+
+    fn config_text(&self) -> ConfigText {
+        ConfigText {
+            path: self.config.path.clone(),
+            generation: self.config.generation,
+            etag: self.etag(),
+            text: self.source.text.clone(),
+        }
+    }
+
+    /// What tells the configuration in force from others.
+    pub(super) fn etag(&self) -> String {
+        self.source.tag().to_string()
+    }
+
+    /// Whether the configuration in force is one of these.
+    pub(super) fn check_tag(&self, etags: &[String]) -> Result<(), Refusal> {
+        let etag = self.etag();
+        if etags.contains(&etag) {
+            return Ok(());
+        }
+        let error = format!(
+            "another configuration is in force by now (generation {}, etag \"{etag}\"): look at it, and try again",
+            self.config.generation
+        );
+        Err(refusal(RefusalKind::Outdated, error))
+    }
+
+    /// An order was carried out.
+    pub(super) fn done(&self, message: impl Into<String>) -> Done {
+        Done { generation: self.config.generation, etag: self.etag(), message: message.into() }
     }
 
     /// The configuration after the edit, and what it asks for.
@@ -118,7 +159,7 @@ impl Controller {
                 self.begin_trial(now, before, up, terms);
                 self.keep(now, said.clone(), actions);
                 actions.push(Action::Log(Level::Info, format!("edited: {said}")));
-                Response::Done(Done { generation: self.config.generation, message: said })
+                Response::Done(self.done(said))
             }
             Err(why) => {
                 if token == NOBODY {

@@ -72,11 +72,7 @@ impl Fixture {
     }
 
     pub(crate) async fn send(&self, method: &str, path: &str, body: &str) -> (u16, String) {
-        let length = body.len();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: lb\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
-        );
-        self.raw(request.as_bytes()).await
+        self.raw(request(method, path, "", body).as_bytes()).await
     }
 
     pub(crate) fn asked(&self) -> Vec<Request> {
@@ -84,17 +80,34 @@ impl Fixture {
     }
 }
 
+/// A request with further header lines, each with its end.
+pub(crate) fn request(method: &str, path: &str, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "{method} {path} HTTP/1.1\r\nhost: lb\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
+    )
+}
+
 /// Sends bytes as they are and reads until the other side closes: status and body.
-pub(crate) async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) -> (u16, String) {
+pub(crate) async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) -> (u16, String) {
+    let (head, body) = head_and_body(stream, bytes).await;
+    let status = head.get(9..12).and_then(|status| status.parse().ok());
+    (status.unwrap_or_else(|| panic!("no HTTP answer: {head:?}")), body)
+}
+
+/// The same: status line with headers, and body.
+pub(crate) async fn head_and_body(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    bytes: &[u8],
+) -> (String, String) {
     stream.write_all(bytes).await.expect("write");
     let mut text = String::new();
     timeout(Duration::from_secs(5), stream.read_to_string(&mut text))
         .await
         .expect("an answer in time")
         .expect("an answer");
-    let status = text.get(9..12).and_then(|status| status.parse().ok());
-    let status = status.unwrap_or_else(|| panic!("no HTTP answer: {text:?}"));
-    (status, text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+    let end = text.find("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP answer: {text:?}"));
+    (text[..end + 2].to_owned(), text[end + 4..].to_owned())
 }
 
 pub(crate) fn status() -> Status {
@@ -216,6 +229,7 @@ fn plan() -> PlanView {
     let change =
         |name: &str, change| ChangeView { name: name.to_owned(), change, what: vec!["x".to_owned()] };
     PlanView {
+        etag: "00ff".to_owned(),
         generation: 3,
         settings: vec!["seed".to_owned()],
         services: vec![change("www", ChangeKind::Added)],
@@ -247,7 +261,7 @@ fn past() -> PastView {
 }
 
 pub(crate) fn done() -> Done {
-    Done { generation: 7, message: "done".to_owned() }
+    Done { generation: 7, etag: "00ff".to_owned(), message: "done".to_owned() }
 }
 
 /// What a daemon might answer.
@@ -271,6 +285,13 @@ pub(crate) fn answer(request: &Request) -> Response {
         Request::Trace(spec) => Response::Trace(Box::new(trace(spec))),
         Request::Events(EventsQuery { follow: false, .. }) => Response::Events(vec![event()]),
         Request::Events(_) | Request::Capture(_) => Response::Streaming,
+        Request::Config => Response::Config(ConfigText {
+            path: "/etc/lb/lb.toml".to_owned(),
+            generation: 7,
+            etag: "00ff".to_owned(),
+            text: "[lb]\n".to_owned(),
+        }),
+        Request::OnlyIf { request, .. } => answer(request),
         Request::Plan(_) => Response::Plan(Box::new(plan())),
         Request::History(_) => Response::History(vec![past()]),
         Request::Edit(_) | Request::Apply(_) | Request::Confirm | Request::Rollback(_) => {

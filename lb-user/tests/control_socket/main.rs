@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use fixture::{Fixture, PIECES, answer, done};
+use fixture::{Fixture, PIECES, answer, done, head_and_body, request};
 use lb_user::{
     api::*,
     client::{Client, ClientError},
@@ -54,7 +54,6 @@ fn requests() -> Vec<Request> {
             text: "[lb]\nseed = \"ü\"\n".to_owned(),
             confirm_seconds: Some(60),
             max_down_percent: Some(20),
-            generation: Some(3),
         }),
         Request::Confirm,
         Request::Rollback(None),
@@ -93,6 +92,9 @@ fn requests() -> Vec<Request> {
         ]
         .map(Request::Edit),
     );
+    let guarded = Box::new(requests[requests.len() - 1].clone());
+    let etags = vec!["00ff".to_owned(), "0100".to_owned()];
+    requests.extend([Request::Config, Request::OnlyIf { etags, request: guarded }]);
     requests
 }
 
@@ -132,9 +134,55 @@ async fn every_request_arrives_as_sent_and_every_answer_as_given() {
 }
 
 #[tokio::test]
+async fn whoever_looked_may_order_only_if_nothing_changed() {
+    let fixture = Fixture::start(answer);
+    let send = async |header: &str, method: &str, path: &str, body: &str| {
+        let stream = UnixStream::connect(&fixture.path).await.expect("connect");
+        head_and_body(stream, request(method, path, header, body).as_bytes()).await
+    };
+    for (method, path) in [("GET", "/v1/config"), ("DELETE", "/v1/pools/web")] {
+        let (headers, body) = send("", method, path, "").await;
+        assert!(headers.contains("\r\netag: \"00ff\"\r\n"), "{headers}");
+        assert!(body.contains("\"etag\":\"00ff\""), "{body}");
+    }
+    assert!(
+        !send("", "GET", "/v1/status", "").await.0.contains("etag"),
+        "what changes all the time has none"
+    );
+
+    let orders = [
+        ("PATCH", "/v1/services/www", "{}"),
+        ("PUT", "/v1/config", r#"{"text":""}"#),
+        ("POST", "/v1/config/confirm", ""),
+        ("POST", "/v1/config/rollback", ""),
+    ];
+    for (method, path, body) in orders {
+        let etags = |etags: &[&str]| etags.iter().map(|&etag| etag.to_owned()).collect::<Vec<_>>();
+        let cases = [
+            ("if-match: \"1\"\r\nif-match: \"2\", W/\"3\"\r\n", Some(etags(&["1", "2"]))),
+            ("if-match: W/\"3\"\r\n", Some(etags(&[]))),
+            ("if-match: *\r\n", None),
+        ];
+        for (header, expected) in cases {
+            send(header, method, path, body).await;
+            let asked = fixture.asked().pop().expect("a request");
+            let only_if = match asked {
+                Request::OnlyIf { etags, .. } => Some(etags),
+                _ => None,
+            };
+            assert_eq!(only_if, expected, "{method} {path} {header}");
+        }
+        let before = fixture.asked().len();
+        let (headers, body) = send("if-match: 1\r\n", method, path, body).await;
+        assert!(headers.starts_with("HTTP/1.1 400 ") && body.contains("If-Match"), "{headers} {body}");
+        assert_eq!(fixture.asked().len(), before, "nothing reaches the daemon");
+    }
+}
+
+#[tokio::test]
 async fn refusals_keep_kind_and_reasons() {
-    use RefusalKind::{Conflict, Failed, Invalid, NotFound};
-    for (kind, status) in [(NotFound, 404), (Conflict, 409), (Invalid, 422), (Failed, 500)] {
+    use RefusalKind::{Conflict, Failed, Invalid, NotFound, Outdated};
+    for (kind, status) in [(NotFound, 404), (Conflict, 409), (Outdated, 412), (Invalid, 422), (Failed, 500)] {
         let refusal = Refusal { kind, errors: vec!["one".to_owned(), "two".to_owned()] };
         let answer = Response::Refused(refusal.clone());
         let fixture = Fixture::start(move |_| answer.clone());

@@ -8,7 +8,7 @@ pub(super) fn plan(view: &PlanView, paint: Paint) -> String {
     if view.is_empty() {
         return "nothing changes\n".to_owned();
     }
-    let PlanView { generation, settings, services, pools, acls, steps, writes } = view;
+    let PlanView { generation, etag: _, settings, services, pools, acls, steps, writes } = view;
     let mut table = Table::new(paint);
     table.line([Cell::new(format!("against generation {generation}"))]);
     for words in settings {

@@ -324,7 +324,7 @@ www 192.0.2.10 tcp/80,443,udp/443,6970-6999  UP 0/0  pool web  1.8 Mpps  5.1 Gbi
 
 #[test]
 fn edits_say_what_they_did() {
-    let done = Done { generation: 8, message: "added backend web/w4".to_owned() };
+    let done = Done { generation: 8, etag: String::new(), message: "added backend web/w4".to_owned() };
     shows(&Response::Done(done), "added backend web/w4 (generation 8)\n");
 }
 

@@ -2,8 +2,12 @@
 
 use super::world::World;
 use crate::{
-    api::{ApplySpec, ChangeKind, PastView, PlanView, Proposal, RefusalKind, Request, Response, State},
-    controller::Level,
+    api::{
+        ApplySpec, BackendPatch, ChangeKind, Edit, PastView, PlanView, Proposal, RefusalKind, Request,
+        Response, State,
+    },
+    controller::{Event, Level},
+    model::source::Source,
 };
 
 const CONFIG: &str = r#"
@@ -211,14 +215,65 @@ fn a_file_changed_by_hand_ends_the_trial() {
 #[test]
 fn an_outdated_look_is_no_ground_for_a_change() {
     let mut world = world();
+    let seen = etag(&mut world);
     world.configure(&larger());
-    let spec = ApplySpec { text: CONFIG.to_owned(), generation: Some(1), ..ApplySpec::default() };
-    let response = world.ask(Request::Apply(spec));
-    assert_eq!(
-        refused(&response),
-        (RefusalKind::Conflict, "configuration 2 is in force by now: look at what this one would change")
-    );
+    let spec = ApplySpec { text: CONFIG.to_owned(), ..ApplySpec::default() };
+    for order in [Request::Apply(spec), Request::Rollback(None)] {
+        let response = world.ask(only_if(&seen, order));
+        let (kind, why) = refused(&response);
+        assert!(kind == RefusalKind::Outdated && why.contains("generation 2"), "{why}");
+    }
+    assert_eq!((world.status().config.generation, &world.file), (2, &larger()));
     assert!(done(&apply(&mut world, &larger(), None)).contains("already"));
+}
+
+/// What tells the configuration in force from others.
+fn etag(world: &mut World) -> String {
+    match world.ask(Request::Config) {
+        Response::Config(config) => config.etag,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn only_if(etag: &str, request: Request) -> Request {
+    Request::OnlyIf { etags: vec![etag.to_owned()], request: Box::new(request) }
+}
+
+#[test]
+fn of_two_orders_that_saw_the_same_configuration_one_is_carried_out() {
+    let mut world = world();
+    let seen = etag(&mut world);
+    let set = |weight| {
+        let patch = BackendPatch { weight: Some(weight), ..BackendPatch::default() };
+        Request::Edit(Edit::SetBackend { pool: "web".to_owned(), name: "w1".to_owned(), patch })
+    };
+    let Response::Done(done) = world.ask(only_if(&seen, set(2))) else { panic!() };
+    assert_eq!((done.generation, done.etag), (2, etag(&mut world)));
+    let file = world.file.clone();
+    let response = world.ask(only_if(&seen, set(3)));
+    assert_eq!(refused(&response).0, RefusalKind::Outdated);
+    assert_eq!((world.status().config.generation, &world.file), (2, &file));
+
+    // The same text is the same configuration, whatever was in between, and whoever serves it.
+    let text = world.file.clone();
+    world.configure(CONFIG);
+    assert_eq!(etag(&mut world), seen);
+    world.configure(&text);
+    assert_ne!(etag(&mut world), seen);
+}
+
+/// A file may change while those that a proposal names are read.
+#[test]
+fn an_order_that_waits_for_files_is_compared_again() {
+    let mut world = world();
+    let seen = etag(&mut world);
+    let spec = ApplySpec { text: CONFIG.replace("tcp/443", "tcp/8443"), ..ApplySpec::default() };
+    let (token, order) = world.request(only_if(&seen, Request::Apply(spec)));
+    world.file = larger();
+    world.tell(vec![order, Event::ConfigText(Source::of(larger()))]);
+    let response = world.replies.remove(&token).unwrap();
+    assert_eq!(refused(&response).0, RefusalKind::Outdated);
+    assert_eq!((world.status().config.generation, &world.file), (2, &larger()));
 }
 
 #[test]

@@ -25,7 +25,9 @@ fn refused(response: Response) -> Refusal {
 fn an_edit_stands_in_the_file_and_takes_effect() {
     let mut world = World::serving(CONFIG, &BOTH);
     let done = world.edit(weight("w2", 0));
-    assert_eq!(done, Response::Done(Done { generation: 2, message: "backend web/w2 changed".to_owned() }));
+    let etag = world.controller.etag();
+    let message = "backend web/w2 changed".to_owned();
+    assert_eq!(done, Response::Done(Done { generation: 2, etag, message }));
     assert_eq!(world.file, with("\"10.1.0.12\"", "\"10.1.0.12\"\nweight = 0"));
     assert_eq!(world.servers(VIP, 80), [11]);
 

@@ -7,9 +7,9 @@ use axum::{
     Json, Router,
     body::{Body, Bytes},
     extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, State},
-    http::{Method, StatusCode, Uri, header, request::Parts},
+    http::{HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     response::IntoResponse,
-    routing::{get, patch, post, put},
+    routing::{get, patch, post},
 };
 use futures_util::stream;
 use serde::de::DeserializeOwned;
@@ -20,8 +20,9 @@ use tokio::{
 
 use super::{Call, observe};
 use crate::api::{
-    ApplySpec, BackendPatch, BackendSpec, CaptureQuery, Edit, EventsQuery, PastQuery, PoolPatch, PoolSpec,
-    Proposal, Refusal, RefusalKind, Request, Response, ServicePatch, ServiceSpec, TraceSpec,
+    ApplySpec, BackendPatch, BackendSpec, CaptureQuery, ConfigText, Done, Edit, EventsQuery, PastQuery,
+    PoolPatch, PoolSpec, Proposal, Refusal, RefusalKind, Request, Response, ServicePatch, ServiceSpec,
+    TraceSpec,
 };
 
 /// Largest body taken, bytes.
@@ -75,9 +76,9 @@ pub(super) fn router(calls: mpsc::Sender<Call>, patience: Duration) -> Router {
 /// Configurations as a whole: their texts may be long.
 fn configurations() -> Router<Link> {
     Router::new()
-        .route("/v1/config", put(apply))
+        .route("/v1/config", get(async |daemon: Daemon| daemon.ask(Request::Config).await).put(apply))
         .route("/v1/config/plan", post(plan))
-        .route("/v1/config/confirm", post(async |daemon: Daemon| daemon.ask(Request::Confirm).await))
+        .route("/v1/config/confirm", post(async |orders: Orders| orders.give(Request::Confirm).await))
         .route("/v1/config/rollback", post(rollback))
         .route("/v1/config/history", get(history))
         .layer(DefaultBodyLimit::max(CONFIG_LIMIT))
@@ -87,12 +88,12 @@ async fn plan(daemon: Daemon, Input(proposal): Input<Proposal>) -> Answer {
     daemon.ask(Request::Plan(proposal)).await
 }
 
-async fn apply(daemon: Daemon, Input(spec): Input<ApplySpec>) -> Answer {
-    daemon.ask(Request::Apply(spec)).await
+async fn apply(orders: Orders, Input(spec): Input<ApplySpec>) -> Answer {
+    orders.give(Request::Apply(spec)).await
 }
 
-async fn rollback(daemon: Daemon, Asked(PastQuery { number }): Asked<PastQuery>) -> Answer {
-    daemon.ask(Request::Rollback(number)).await
+async fn rollback(orders: Orders, Asked(PastQuery { number }): Asked<PastQuery>) -> Answer {
+    orders.give(Request::Rollback(number)).await
 }
 
 async fn history(daemon: Daemon, Asked(PastQuery { number }): Asked<PastQuery>) -> Answer {
@@ -124,16 +125,16 @@ async fn service(daemon: Daemon, In(name): In<String>) -> Answer {
     daemon.ask(Request::Services(Some(name))).await
 }
 
-async fn add_service(daemon: Daemon, Input(spec): Input<ServiceSpec>) -> Answer {
-    daemon.edit(Edit::AddService(spec)).await
+async fn add_service(orders: Orders, Input(spec): Input<ServiceSpec>) -> Answer {
+    orders.edit(Edit::AddService(spec)).await
 }
 
-async fn set_service(daemon: Daemon, In(name): In<String>, Input(patch): Input<ServicePatch>) -> Answer {
-    daemon.edit(Edit::SetService { name, patch }).await
+async fn set_service(orders: Orders, In(name): In<String>, Input(patch): Input<ServicePatch>) -> Answer {
+    orders.edit(Edit::SetService { name, patch }).await
 }
 
-async fn delete_service(daemon: Daemon, In(name): In<String>) -> Answer {
-    daemon.edit(Edit::DeleteService { name }).await
+async fn delete_service(orders: Orders, In(name): In<String>) -> Answer {
+    orders.edit(Edit::DeleteService { name }).await
 }
 
 async fn pools(daemon: Daemon) -> Answer {
@@ -144,32 +145,32 @@ async fn pool(daemon: Daemon, In(name): In<String>) -> Answer {
     daemon.ask(Request::Pools(Some(name))).await
 }
 
-async fn add_pool(daemon: Daemon, Input(spec): Input<PoolSpec>) -> Answer {
-    daemon.edit(Edit::AddPool(spec)).await
+async fn add_pool(orders: Orders, Input(spec): Input<PoolSpec>) -> Answer {
+    orders.edit(Edit::AddPool(spec)).await
 }
 
-async fn set_pool(daemon: Daemon, In(name): In<String>, Input(patch): Input<PoolPatch>) -> Answer {
-    daemon.edit(Edit::SetPool { name, patch }).await
+async fn set_pool(orders: Orders, In(name): In<String>, Input(patch): Input<PoolPatch>) -> Answer {
+    orders.edit(Edit::SetPool { name, patch }).await
 }
 
-async fn delete_pool(daemon: Daemon, In(name): In<String>) -> Answer {
-    daemon.edit(Edit::DeletePool { name }).await
+async fn delete_pool(orders: Orders, In(name): In<String>) -> Answer {
+    orders.edit(Edit::DeletePool { name }).await
 }
 
-async fn add_backend(daemon: Daemon, In(pool): In<String>, Input(backend): Input<BackendSpec>) -> Answer {
-    daemon.edit(Edit::AddBackend { pool, backend }).await
+async fn add_backend(orders: Orders, In(pool): In<String>, Input(backend): Input<BackendSpec>) -> Answer {
+    orders.edit(Edit::AddBackend { pool, backend }).await
 }
 
 async fn set_backend(
-    daemon: Daemon,
+    orders: Orders,
     In((pool, name)): In<(String, String)>,
     Input(patch): Input<BackendPatch>,
 ) -> Answer {
-    daemon.edit(Edit::SetBackend { pool, name, patch }).await
+    orders.edit(Edit::SetBackend { pool, name, patch }).await
 }
 
-async fn delete_backend(daemon: Daemon, In((pool, name)): In<(String, String)>) -> Answer {
-    daemon.edit(Edit::DeleteBackend { pool, name }).await
+async fn delete_backend(orders: Orders, In((pool, name)): In<(String, String)>) -> Answer {
+    orders.edit(Edit::DeleteBackend { pool, name }).await
 }
 
 /// The way to the daemon.
@@ -181,11 +182,62 @@ pub(super) struct Link {
 
 pub(super) type Daemon = State<Link>;
 
-impl Link {
-    async fn edit(&self, edit: Edit) -> Answer {
-        self.ask(Request::Edit(edit)).await
+/// The way to the daemon for what changes something: with the configurations that the client allows it to change, if
+/// it names any (`If-Match`, RFC 9110 section 13.1.1).
+struct Orders {
+    daemon: Daemon,
+    only_if: Option<Vec<String>>,
+}
+
+impl Orders {
+    async fn edit(self, edit: Edit) -> Answer {
+        self.give(Request::Edit(edit)).await
     }
 
+    async fn give(self, request: Request) -> Answer {
+        let request = match self.only_if {
+            Some(etags) => Request::OnlyIf { etags, request: Box::new(request) },
+            None => request,
+        };
+        self.daemon.ask(request).await
+    }
+}
+
+impl FromRequestParts<Link> for Orders {
+    type Rejection = Answer;
+
+    async fn from_request_parts(parts: &mut Parts, link: &Link) -> Result<Self, Answer> {
+        let mut only_if: Option<Vec<String>> = None;
+        for value in parts.headers.get_all(header::IF_MATCH) {
+            let etags = value.to_str().ok().and_then(etags).ok_or_else(|| {
+                let error = format!("cannot read If-Match {value:?}: write \"ETAG\" with its quotes, or *");
+                Answer::refuse(StatusCode::BAD_REQUEST, RefusalKind::Invalid, error)
+            })?;
+            only_if.get_or_insert_default().extend(etags);
+        }
+        // Some configuration is always in force.
+        let only_if = only_if.filter(|etags| !etags.iter().any(|etag| etag == "*"));
+        Ok(Self { daemon: State(link.clone()), only_if })
+    }
+}
+
+/// The entity tags of a header's value, without their quotes. Weak ones are left out: they match nothing here (RFC 9110
+/// section 8.8.3.2, the strong comparison).
+fn etags(value: &str) -> Option<Vec<String>> {
+    let mut etags = Vec::new();
+    for part in value.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (is_weak, quoted) = part.strip_prefix("W/").map_or((false, part), |quoted| (true, quoted));
+        let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        match inner {
+            Some(etag) if !etag.contains('"') => etags.extend((!is_weak).then(|| etag.to_owned())),
+            None if part == "*" => etags.push(part.to_owned()),
+            _ => return None,
+        }
+    }
+    Some(etags)
+}
+
+impl Link {
     pub(super) async fn ask(&self, request: Request) -> Answer {
         self.call(request, None).await
     }
@@ -232,6 +284,7 @@ impl Answer {
                 RefusalKind::NotFound => StatusCode::NOT_FOUND,
                 RefusalKind::Conflict => StatusCode::CONFLICT,
                 RefusalKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+                RefusalKind::Outdated => StatusCode::PRECONDITION_FAILED,
                 RefusalKind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
             },
             _ => StatusCode::OK,
@@ -246,7 +299,15 @@ impl Answer {
 
 impl IntoResponse for Answer {
     fn into_response(self) -> axum::response::Response {
-        (self.0, Json(self.1)).into_response()
+        let etag = match &*self.1 {
+            Response::Config(ConfigText { etag, .. }) | Response::Done(Done { etag, .. }) => {
+                HeaderValue::try_from(format!("\"{etag}\"")).ok()
+            }
+            _ => None,
+        };
+        let mut answer = (self.0, Json(self.1)).into_response();
+        answer.headers_mut().extend(etag.map(|etag| (header::ETAG, etag)));
+        answer
     }
 }
 
@@ -324,6 +385,18 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn entity_tags_are_read_by_the_rules() {
+        let read = |value| etags(value).map(|etags| etags.join("|"));
+        assert_eq!(read("\"1\"").as_deref(), Some("1"));
+        assert_eq!(read("\"1\" , W/\"2\",\"3\"").as_deref(), Some("1|3"));
+        assert_eq!(read("*").as_deref(), Some("*"));
+        assert_eq!(read("W/\"2\"").as_deref(), Some(""));
+        for bad in ["1", "\"1", "1\"", "\"1\" \"2\"", "\"", "W/*"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
 
     #[tokio::test]
     async fn a_silent_daemon_is_503() {
