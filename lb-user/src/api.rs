@@ -123,7 +123,7 @@ pub enum Edit {
 }
 
 /// A service as written in the file.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceSpec {
     /// Its name.
@@ -146,7 +146,7 @@ pub struct ServiceSpec {
 }
 
 /// Fields of a service that change.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServicePatch {
     /// The virtual address, or a prefix of them.
@@ -158,13 +158,13 @@ pub struct ServicePatch {
     /// Name of its pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
-    /// `source`, `source/24`; [`NONE`] for what holds without.
+    /// `source`, `source/24`; `none` for what holds without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<String>,
-    /// Name of its access list, or [`NONE`].
+    /// Name of its access list, or `none`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acl: Option<String>,
-    /// `transition`, `always`, `never`; [`NONE`] for what holds without.
+    /// `transition`, `always`, `never`; `none` for what holds without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracking: Option<String>,
 }
@@ -173,7 +173,7 @@ pub struct ServicePatch {
 pub const NONE: &str = "none";
 
 /// A pool as written in the file, without backends.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PoolSpec {
     /// Its name.
@@ -187,7 +187,7 @@ pub struct PoolSpec {
 }
 
 /// Fields of a pool that change.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PoolPatch {
     /// The whole new check.
@@ -196,7 +196,7 @@ pub struct PoolPatch {
 }
 
 /// A backend as written in the file.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackendSpec {
     /// Its name.
@@ -218,7 +218,7 @@ pub struct BackendSpec {
 }
 
 /// Fields of a backend that change.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackendPatch {
     /// Its own address.
@@ -242,7 +242,7 @@ pub struct BackendPatch {
     /// The VLAN tag of packets to it; 0 for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<u16>,
-    /// Its QUIC server ID, or [`NONE`].
+    /// Its QUIC server ID, or `none`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_id: Option<String>,
 }
@@ -288,18 +288,18 @@ pub enum Response {
 }
 
 /// An edit took effect and stands in the file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Done {
     /// Number of the configuration now in force.
     pub generation: u64,
-    /// Its [`ConfigText::etag`].
+    /// What tells it from others, see `GET /v1/config`.
     pub etag: String,
     /// What was done, one sentence.
     pub message: String,
 }
 
 /// Why a request was refused.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Refusal {
     /// Kind, for status and exit codes.
     pub kind: RefusalKind,
@@ -308,7 +308,7 @@ pub struct Refusal {
 }
 
 /// Kinds of refusal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RefusalKind {
     /// The named thing does not exist (HTTP 404).
@@ -324,7 +324,7 @@ pub enum RefusalKind {
 }
 
 /// The balancer as a whole.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Status {
     /// Version of the daemon.
     pub version: String,
@@ -343,7 +343,7 @@ pub struct Status {
 }
 
 /// The configuration in force.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ConfigView {
     /// The file.
     pub path: String,
@@ -354,7 +354,7 @@ pub struct ConfigView {
 }
 
 /// One interface the program is attached to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct InterfaceView {
     /// Its name.
     pub name: String,
@@ -365,7 +365,7 @@ pub struct InterfaceView {
 }
 
 /// A service, as shown.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ServiceView {
     /// Its name.
     pub name: String,
@@ -389,7 +389,7 @@ pub struct ServiceView {
 }
 
 /// A pool, as shown.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PoolView {
     /// Its name.
     pub name: String,
@@ -409,7 +409,7 @@ pub struct PoolView {
 }
 
 /// What a pool remembers of flows.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct FlowsView {
     /// Its pool.
     pub pool: String,
@@ -424,7 +424,7 @@ pub struct FlowsView {
 }
 
 /// What is remembered for one backend.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BackendFlows {
     /// Its name; one that left the configuration is named by its address.
     pub backend: String,
@@ -437,11 +437,12 @@ pub struct BackendFlows {
 }
 
 /// A backend, as shown.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BackendView {
     /// Its name.
     pub name: String,
     /// Its own address.
+    #[schema(value_type = String)]
     pub address: IpAddr,
     /// How packets get there.
     pub via: Via,
@@ -476,7 +477,7 @@ pub struct BackendView {
 }
 
 /// Status words are HAProxy's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum State {
     /// Takes flows.
@@ -501,7 +502,7 @@ impl std::fmt::Display for State {
 }
 
 /// A total and its rate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Traffic {
     /// Packets since the daemon started.
     pub packets: u64,
@@ -514,13 +515,14 @@ pub struct Traffic {
 }
 
 /// Health of one backend.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct HealthView {
     /// Its pool.
     pub pool: String,
     /// Its name.
     pub backend: String,
     /// Its address.
+    #[schema(value_type = String)]
     pub address: IpAddr,
     /// Its state.
     pub state: State,
@@ -544,7 +546,7 @@ const fn all() -> u16 {
 }
 
 /// Counters.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Stats {
     /// Traffic by service and backend.
     pub services: Vec<ServiceStats>,
@@ -553,7 +555,7 @@ pub struct Stats {
 }
 
 /// Traffic of a service.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ServiceStats {
     /// Its name.
     pub service: String,
@@ -566,7 +568,7 @@ pub struct ServiceStats {
 }
 
 /// Traffic of a backend within a service.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BackendStats {
     /// Its name; one that left the configuration is named by its address.
     pub backend: String,
@@ -577,7 +579,7 @@ pub struct BackendStats {
 }
 
 /// Packets not sent to a backend, for one reason.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ReasonStats {
     /// Name of the reason.
     pub reason: String,

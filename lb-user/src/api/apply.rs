@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// A configuration to be looked at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Proposal {
     /// The file's text. Files that it names are read from the directory of the daemon's configuration.
@@ -11,10 +11,10 @@ pub struct Proposal {
 }
 
 /// A configuration to be brought into force: it replaces the file's text.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApplySpec {
-    /// As in [`Proposal`].
+    /// The file's text. Files that it names are read from the directory of the daemon's configuration.
     pub text: String,
     /// The configuration before comes back after so many seconds unless this one is confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -31,7 +31,7 @@ impl ApplySpec {
 }
 
 /// The configuration in force.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ConfigText {
     /// The file.
     pub path: String,
@@ -45,11 +45,11 @@ pub struct ConfigText {
 }
 
 /// What a configuration would change.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PlanView {
     /// Number of the configuration in force, which this is compared with.
     pub generation: u64,
-    /// Its [`ConfigText::etag`].
+    /// What tells it from others, see `GET /v1/config`.
     pub etag: String,
     /// Settings of `[lb]` that differ.
     pub settings: Vec<String>,
@@ -74,7 +74,7 @@ impl PlanView {
 }
 
 /// Something that differs between two configurations.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ChangeView {
     /// Its name.
     pub name: String,
@@ -85,7 +85,7 @@ pub struct ChangeView {
 }
 
 /// What becomes of something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChangeKind {
     /// It comes.
@@ -97,7 +97,7 @@ pub enum ChangeKind {
 }
 
 /// What becomes of a pool.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PoolPlanView {
     /// Its name.
     pub name: String,
@@ -120,8 +120,9 @@ pub struct PoolPlanView {
 }
 
 /// Which configuration of the history.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct PastQuery {
     /// Its number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -129,7 +130,7 @@ pub struct PastQuery {
 }
 
 /// A configuration that was in force, or is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PastView {
     /// Its number in the history.
     pub number: u64,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A health check as written in the file; all but the type optional. The program of an `exec` check is missing on purpose:
 /// what the daemon runs is for those to say who may write its file.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CheckSpec {
     /// `tcp`, `http`, `https`, `udp`, `dns` or `icmp`.
@@ -70,7 +70,7 @@ pub struct CheckSpec {
 }
 
 /// What a check wants to see.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(untagged)]
 pub enum Expect {
     /// The status of HTTP and HTTPS checks.

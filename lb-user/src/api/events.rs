@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::State;
 
 /// Which events are wanted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct EventsQuery {
     /// At most so many of the past, the youngest; all that are kept if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -17,7 +18,7 @@ pub struct EventsQuery {
 }
 
 /// Something that happened.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct EventView {
     /// Counts all events since the daemon started: a gap means that some are no longer kept.
     pub number: u64,
@@ -29,7 +30,7 @@ pub struct EventView {
 }
 
 /// What can happen.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Happening {
     /// A packet, of those that are told of: see `drop_events` and `flow_events` of the configuration.
@@ -41,7 +42,7 @@ pub enum Happening {
 }
 
 /// What became of a packet.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PacketView {
     /// `drop`, `pass`, `transmit` (out of the interface it came by) or `redirect` (out of another).
     pub verdict: String,
@@ -67,7 +68,7 @@ pub struct PacketView {
 }
 
 /// A backend's new state.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct StateView {
     /// Its pool.
     pub pool: String,
@@ -88,7 +89,7 @@ impl std::fmt::Display for StateView {
 }
 
 /// A line of the daemon's log.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct LogView {
     /// `error`, `warn` or `info`.
     pub level: String,
@@ -97,10 +98,11 @@ pub struct LogView {
 }
 
 /// What is to be captured.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct CaptureQuery {
-    /// Terms that all must hold of a packet, see [`crate::model::capture::Filter::TERMS`].
+    /// Terms that all must hold of a packet, see `lb capture --help`.
     #[serde(default)]
     pub filter: String,
     /// Most bytes of a frame; absent for whole frames.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::service::Tracking;
 
 /// What a service asks of the packet path beyond its ports.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PolicyView {
     /// When its TCP flows are remembered.
     pub tracking_tcp: Tracking,
@@ -39,7 +39,7 @@ impl Default for PolicyView {
 }
 
 /// How QUIC connection IDs name backends.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct QuicView {
     /// Octets of a server ID.
     pub server_id_length: u8,
@@ -50,7 +50,7 @@ pub struct QuicView {
 }
 
 /// How much may come from one source.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct LimitView {
     /// Bits of the client's address that share the limit.
     pub prefix: u8,
@@ -61,7 +61,7 @@ pub struct LimitView {
 }
 
 /// How often, and how much of that at once.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct AllowanceView {
     /// `10000/s`, `30/m`.
     pub rate: String,

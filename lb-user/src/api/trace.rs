@@ -7,17 +7,19 @@ use serde::{Deserialize, Serialize};
 use super::State;
 
 /// A packet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TraceSpec {
     /// What it is.
     pub protocol: TraceProtocol,
     /// Who sends it.
+    #[schema(value_type = String)]
     pub client: IpAddr,
     /// From which port; any if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_port: Option<u16>,
     /// The virtual address, of the same family.
+    #[schema(value_type = String)]
     pub vip: IpAddr,
     /// The port there; ICMP has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -40,7 +42,7 @@ pub struct TraceSpec {
 }
 
 /// What can be traced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TraceProtocol {
     /// TCP.
@@ -54,7 +56,7 @@ pub enum TraceProtocol {
 }
 
 /// The way of a packet. A step that it does not come to is absent.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TraceView {
     /// The packet.
     pub packet: TracedPacket,
@@ -81,15 +83,17 @@ pub struct TraceView {
 }
 
 /// A packet, as it was parsed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TracedPacket {
     /// What it is.
     pub protocol: TraceProtocol,
     /// Who sends it.
+    #[schema(value_type = String)]
     pub client: IpAddr,
     /// From which port; 0 for ICMP.
     pub client_port: u16,
     /// Where to.
+    #[schema(value_type = String)]
     pub vip: IpAddr,
     /// The port there; 0 for ICMP.
     pub vip_port: u16,
@@ -104,7 +108,7 @@ pub struct TracedPacket {
 }
 
 /// A service, and how it was found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TracedService {
     /// Its name; absent if the tables have one that the daemon does not know (any more).
     pub name: Option<String>,
@@ -117,7 +121,7 @@ pub struct TracedService {
 }
 
 /// Kinds of keys, in the order in which they are tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TracedKey {
     /// Address, protocol and port.
@@ -133,7 +137,7 @@ pub enum TracedKey {
 }
 
 /// What a list says of a source.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TracedSource {
     /// The list.
     pub list: Option<String>,
@@ -146,7 +150,7 @@ pub struct TracedSource {
 }
 
 /// How much a source has used of what it is allowed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TracedLimit {
     /// `packets`, or `connections` for what opens one.
     pub of: String,
@@ -163,7 +167,7 @@ pub struct TracedLimit {
 }
 
 /// The hash.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TracedHash {
     /// Sixteen digits, hexadecimal.
     pub hash: String,
@@ -172,7 +176,7 @@ pub struct TracedHash {
 }
 
 /// What a QUIC connection ID names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TracedQuic {
     /// The server ID, hexadecimal; absent if the packet has none that the service's scheme knows.
     pub server_id: Option<String>,
@@ -183,7 +187,7 @@ pub struct TracedQuic {
 }
 
 /// A slot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TracedSlot {
     /// Its number in the pool's table.
     pub number: u32,
@@ -204,7 +208,7 @@ pub struct TracedSlot {
 }
 
 /// What is remembered of a flow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TracedFlow {
     /// When the service's flows are remembered: `transition`, `always`, `never`; absent for a later fragment, which
     /// follows its first one.
@@ -222,7 +226,7 @@ pub struct TracedFlow {
 }
 
 /// A remembered flow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TracedEntry {
     /// Its backend.
     pub backend: String,
@@ -236,7 +240,7 @@ pub struct TracedEntry {
 }
 
 /// A backend, and why that one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TracedBackend {
     /// Its pool.
     pub pool: Option<String>,
@@ -245,6 +249,7 @@ pub struct TracedBackend {
     /// Its index in the tables.
     pub index: u32,
     /// Its own address.
+    #[schema(value_type = Option<String>)]
     pub address: Option<IpAddr>,
     /// Its state, if it is in the configuration.
     pub state: Option<State>,
@@ -255,13 +260,15 @@ pub struct TracedBackend {
 }
 
 /// How a packet gets to its backend.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TracedWay {
     /// `l2` or `ipip`.
     pub encap: String,
     /// Source of the outer header.
+    #[schema(value_type = Option<String>)]
     pub outer_source: Option<IpAddr>,
     /// Destination of the outer header.
+    #[schema(value_type = Option<String>)]
     pub outer_destination: Option<IpAddr>,
     /// Length of the IP packet as it leaves; bytes.
     pub length: u32,
@@ -278,7 +285,7 @@ pub struct TracedWay {
 }
 
 /// What becomes of a packet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TracedVerdict {
     /// The program's return code: `XDP_TX`, `XDP_REDIRECT`, `XDP_DROP`, `XDP_PASS`.
     pub verdict: String,

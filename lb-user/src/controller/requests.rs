@@ -135,7 +135,7 @@ impl Controller {
         let source = Source { text, files: self.source.files.clone() };
         let desired = self
             .accept(&source, &self.config.path)
-            .map_err(|errors| Refusal { kind: RefusalKind::Failed, errors })?;
+            .map_err(|errors| Refusal { kind: RefusalKind::Invalid, errors })?;
         Ok((source, desired))
     }
 

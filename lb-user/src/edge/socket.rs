@@ -1,7 +1,13 @@
 //! The control socket: HTTP/1.1 and JSON over a Unix stream socket. Each request becomes a [`Call`] to the
 //! daemon and waits for its answer; nothing is decided here. Routes are in [`routes`].
 
+mod configurations;
+mod exchange;
+mod input;
 mod observe;
+mod orders;
+mod questions;
+mod refusals;
 mod routes;
 mod tcp;
 

@@ -155,7 +155,7 @@ impl Default for Settings {
 }
 
 /// How the XDP program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
     /// Native; where the driver cannot, generic with a warning.
@@ -234,7 +234,20 @@ pub const DEFAULT_WEIGHT: u16 = 100;
 pub const MAX_WEIGHT: u16 = 10_000;
 
 /// How packets get to a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Default,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Via {
     /// Rewrite the Ethernet addresses; the backend is on a connected subnet.
@@ -297,7 +310,7 @@ impl fmt::Display for Via {
 }
 
 /// What the operator said about a backend. In the file: `state = "ready" | "drain" | "maint"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AdminState {
     /// Serves if healthy.
@@ -360,7 +373,7 @@ impl Default for FlowPolicy {
 }
 
 /// When the flows of a service are remembered, so that they stay on their backend. In the file: `tracking`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Tracking {
     /// Only while the table changes under them. The default for TCP, whose beginnings show.

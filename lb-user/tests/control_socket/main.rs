@@ -4,6 +4,7 @@
 mod command_line;
 mod fixture;
 mod monitoring;
+mod openapi;
 
 use std::{
     fs,

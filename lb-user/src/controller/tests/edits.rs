@@ -60,7 +60,7 @@ fn a_refused_edit_changes_nothing() {
         (delete("web"), RefusalKind::Conflict, "is in use by service \"www\""),
         (delete("p"), RefusalKind::NotFound, "there is no pool \"p\""),
         (add(12), RefusalKind::Invalid, "12 is not a prime"),
-        (add(65_537), RefusalKind::Failed, "no room for 65537 more slots"),
+        (add(65_537), RefusalKind::Invalid, "no room for 65537 more slots"),
     ] {
         let mut world = World::serving(CONFIG, &BOTH);
         let memory = world.memory.clone();

@@ -1,22 +1,26 @@
 //! Routes for monitoring systems, answered with text: metrics, and whether the daemon lives and is ready.
 
 use axum::{
-    Router,
     http::{StatusCode, header},
     response::{IntoResponse, Response as HttpResponse},
-    routing::get,
 };
+use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::routes::{Answer, Daemon, Link};
+use super::{
+    exchange::{Answer, Daemon, Link},
+    refusals::AnyTime,
+};
 use crate::api::{Request, Response, metrics};
 
-pub(super) fn routes() -> Router<Link> {
-    Router::new()
-        .route("/metrics", get(metrics))
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
+pub(super) fn routes() -> OpenApiRouter<Link> {
+    OpenApiRouter::new().routes(routes!(metrics)).routes(routes!(healthz)).routes(routes!(readyz))
 }
 
+/// What Prometheus scrapes.
+#[utoipa::path(get, path = "/metrics", tag = "monitoring", responses(
+    (status = 200, description = "Metrics", body = String, content_type = "text/plain"),
+    AnyTime
+))]
 async fn metrics(daemon: Daemon) -> HttpResponse {
     let answer = daemon.ask(Request::Metrics).await;
     match &*answer.1 {
@@ -27,7 +31,11 @@ async fn metrics(daemon: Daemon) -> HttpResponse {
     }
 }
 
-/// It answers: what more could it say of itself?
+/// Whether the daemon lives: it answers.
+#[utoipa::path(get, path = "/healthz", tag = "monitoring", responses(
+    (status = 200, description = "It answers", body = String),
+    AnyTime
+))]
 async fn healthz(daemon: Daemon) -> HttpResponse {
     match status(&daemon).await {
         Ok(_) => text(StatusCode::OK, "ok\n".to_owned()),
@@ -36,6 +44,10 @@ async fn healthz(daemon: Daemon) -> HttpResponse {
 }
 
 /// Packets meet its programs, and the tables are as the configuration wants them.
+#[utoipa::path(get, path = "/readyz", tag = "monitoring", responses(
+    (status = 200, description = "It is ready", body = String),
+    (status = 503, description = "Why it is not, a line each", body = String)
+))]
 async fn readyz(daemon: Daemon) -> HttpResponse {
     match status(&daemon).await {
         Ok(status) => {

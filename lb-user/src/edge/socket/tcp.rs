@@ -28,10 +28,7 @@ use tokio::{
     sync::{Semaphore, mpsc},
 };
 
-use super::{
-    Call, PATIENCE,
-    routes::{self, Answer},
-};
+use super::{Call, PATIENCE, exchange::Answer, routes};
 use crate::api::RefusalKind;
 
 /// Connections at a time; more are closed at once.
