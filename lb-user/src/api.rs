@@ -182,7 +182,7 @@ pub struct PoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slots: Option<u32>,
     /// Its check.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "check::not_a_list", skip_serializing_if = "Option::is_none")]
     pub check: Option<Box<CheckSpec>>,
 }
 
@@ -191,7 +191,7 @@ pub struct PoolSpec {
 #[serde(deny_unknown_fields)]
 pub struct PoolPatch {
     /// The whole new check.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "check::not_a_list", skip_serializing_if = "Option::is_none")]
     pub check: Option<Box<CheckSpec>>,
 }
 

@@ -38,7 +38,7 @@ use self::leaving::Leaving;
 use self::shortage::Supply;
 use self::standing::{Member, Server, carried_over, reason_of, state_of};
 pub use self::{
-    event::{Action, Applied, Event, Identity, Level, Token},
+    event::{Action, Applied, Event, Identity, Level, Token, Unwritten},
     found::Tables,
     wanted::features,
 };

@@ -39,9 +39,9 @@ use crate::{
     api::{InterfaceView, Response, State},
     cli::run::{PACKET_LOG, RunArgs},
     config,
-    controller::{self, Action, Applied, Controller, Event, Level, Token},
+    controller::{self, Action, Applied, Controller, Event, Level, Token, Unwritten},
     edge::{
-        config_file::{ConfigFile, ConfigFileEvent},
+        config_file::{ConfigFile, ConfigFileError, ConfigFileEvent},
         events::Events,
         history::HistoryFiles,
         kernel::{Kernel, LoadOptions, Withdrawn, pins},
@@ -407,7 +407,12 @@ impl Daemon {
                 }
             }
             Action::WriteConfig { token, before, after } => {
-                let result = self.file.replace(&before, &after).await.map_err(|error| error.to_string());
+                let result = self.file.replace(&before, &after).await.map_err(|error| match error {
+                    ConfigFileError::ChangedMeanwhile { .. } => {
+                        Unwritten::ChangedMeanwhile(error.to_string())
+                    }
+                    error => Unwritten::Failed(error.to_string()),
+                });
                 return Some(Event::ConfigWritten { token, result });
             }
             Action::Reply { token, response } => {

@@ -42,6 +42,7 @@ pub(crate) fn test(workspace: &Workspace, runner_args: &[String]) -> Result<()> 
          that does without)",
     )?;
     setup::run(workspace, Mode::Install)?;
+    let fuzzer = setup::fuzzer(workspace)?;
     let mut steps = Steps::default();
     static_steps(workspace, &mut steps)?;
 
@@ -55,6 +56,7 @@ pub(crate) fn test(workspace: &Workspace, runner_args: &[String]) -> Result<()> 
     let cargo = || {
         let mut cargo = workspace.cargo();
         cargo.env("LB_REQUIRE_ROOT", "1").env("LB_BIN", workspace.binary("lb", Profile::Debug));
+        cargo.env("LB_SCHEMATHESIS", &fuzzer);
         cargo
     };
     // nextest runs no documentation tests.

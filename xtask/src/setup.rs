@@ -5,9 +5,12 @@
 mod apt;
 mod compiler;
 mod linker;
+mod schemathesis;
 mod tools;
 
 pub(crate) use apt::Apt;
+
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
@@ -76,6 +79,14 @@ pub(crate) fn run(workspace: &Workspace, mode: Mode) -> Result<()> {
 pub(crate) fn rivals() -> Result<()> {
     let absent = tools::absent_rivals();
     if absent.is_empty() { Ok(()) } else { tools::install(&mut Apt::default(), &absent) }
+}
+
+/// Finds or installs what thinks up requests for the test of the API, and says where it is.
+///
+/// # Errors
+/// It cannot be installed.
+pub(crate) fn fuzzer(workspace: &Workspace) -> Result<PathBuf> {
+    schemathesis::install(workspace)
 }
 
 fn found(what: &str, which: &str) {

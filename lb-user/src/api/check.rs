@@ -1,6 +1,6 @@
 //! Health checks as they are asked for.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 /// A health check as written in the file; all but the type optional. The program of an `exec` check is missing on purpose:
 /// what the daemon runs is for those to say who may write its file.
@@ -67,6 +67,15 @@ pub struct CheckSpec {
     /// Time within which falls count together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damping: Option<String>,
+}
+
+/// A check that is written as an object: serde would take a list for its fields in their order.
+pub(super) fn not_a_list<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Box<CheckSpec>>, D::Error> {
+    let fields = Option::<serde_json::Map<_, _>>::deserialize(deserializer)?;
+    let spec = fields.map(|fields| CheckSpec::deserialize(serde_json::Value::Object(fields)));
+    Ok(spec.transpose().map_err(D::Error::custom)?.map(Box::new))
 }
 
 /// What a check wants to see.

@@ -40,6 +40,15 @@ pub struct Identity {
     pub epoch: Duration,
 }
 
+/// Why the configuration file was not written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unwritten {
+    /// Somebody else changed it, in words: what they wrote is not overwritten.
+    ChangedMeanwhile(String),
+    /// The system's words.
+    Failed(String),
+}
+
 /// Something that happened outside.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -52,7 +61,7 @@ pub enum Event {
         /// Which.
         token: Token,
         /// Why it could not be.
-        result: Result<(), String>,
+        result: Result<(), Unwritten>,
     },
     /// The way to an address was found, lost, or is another now.
     NextHop {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Controller, Level, Token, Writing, apply::NOBODY};
+use super::{Action, Controller, Level, Token, Unwritten, Writing, apply::NOBODY};
 use crate::{
     api::{ConfigText, Done, Edit, Refusal, RefusalKind, Request, Response},
     config,
@@ -144,7 +144,7 @@ impl Controller {
         &mut self,
         now: Duration,
         token: Token,
-        result: Result<(), String>,
+        result: Result<(), Unwritten>,
         actions: &mut Vec<Action>,
     ) {
         let Some(Writing { source, desired, said, terms, .. }) =
@@ -162,11 +162,15 @@ impl Controller {
                 Response::Done(self.done(said))
             }
             Err(why) => {
+                let (kind, why) = match why {
+                    Unwritten::ChangedMeanwhile(why) => (RefusalKind::Conflict, why),
+                    Unwritten::Failed(why) => (RefusalKind::Failed, why),
+                };
                 if token == NOBODY {
                     let said = format!("cannot write {}: {why}", self.config.path);
                     actions.push(Action::Log(Level::Error, said));
                 }
-                Response::Refused(refusal(RefusalKind::Failed, why))
+                Response::Refused(refusal(kind, why))
             }
         };
         if token != NOBODY {

@@ -225,6 +225,8 @@ async fn what_cannot_be_understood_is_refused_in_json_and_never_reaches_the_daem
         (post, "/v1/pools", &big, 413, Invalid, "limit"),
         ("PATCH", "/v1/pools/web/backends/w1", "{\"state\":\"sleepy\"}", 422, Invalid, "sleepy"),
         ("PATCH", "/v1/pools/web/backends/w1", "{\"weight\":65536}", 422, Invalid, "65536"),
+        ("PATCH", "/v1/pools/web/backends/w1", " [null, null]", 422, Invalid, "it is a list"),
+        (post, "/v1/pools", "{\"name\":\"a\",\"check\":[\"tcp\"]}", 422, Invalid, "expected a map"),
     ];
     for (method, path, body, status, kind, words) in cases {
         let (got, text) = fixture.send(method, path, body).await;

@@ -85,6 +85,16 @@ fn an_edit_that_cannot_be_written_changes_nothing() {
 }
 
 #[test]
+fn what_an_editor_wrote_is_not_overwritten() {
+    let mut world = World::serving(CONFIG, &BOTH);
+    let by_hand = with("tcp/80", "tcp/8080");
+    world.file.clone_from(&by_hand);
+    let refusal = refused(world.edit(weight("w2", 0)));
+    assert_eq!((refusal.kind, &refusal.errors[0][..]), (RefusalKind::Conflict, "changed by someone else"));
+    assert_eq!((world.servers(VIP, 80), &world.file), (vec![11, 12], &by_hand));
+}
+
+#[test]
 fn an_edit_of_a_broken_file_is_refused() {
     let mut world = World::serving(CONFIG, &BOTH);
     world.configure("nonsense");

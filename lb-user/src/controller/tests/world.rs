@@ -12,7 +12,7 @@ use lb_common::{
     addr::Addr,
 };
 
-use super::super::{Action, Applied, Controller, Event, Identity, Level, Tables, Token};
+use super::super::{Action, Applied, Controller, Event, Identity, Level, Tables, Token, Unwritten};
 use crate::{
     api::{Edit, Request, Response, State, Status},
     config,
@@ -197,8 +197,10 @@ impl World {
             }
             Action::WriteConfig { token, before, after } => {
                 let result = match &self.disk_error {
-                    Some(error) => Err(error.clone()),
-                    None if self.file != before => Err("changed by someone else".to_owned()),
+                    Some(error) => Err(Unwritten::Failed(error.clone())),
+                    None if self.file != before => {
+                        Err(Unwritten::ChangedMeanwhile("changed by someone else".to_owned()))
+                    }
                     None => {
                         self.file = after;
                         Ok(())

@@ -84,7 +84,9 @@ pub(super) struct IfMatch {
 /// section 8.8.3.2, the strong comparison).
 fn etags(value: &str) -> Option<Vec<String>> {
     let mut etags = Vec::new();
-    for part in value.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+    let mut parts = value.split(',').map(str::trim).filter(|part| !part.is_empty()).peekable();
+    parts.peek()?;
+    for part in parts {
         let (is_weak, quoted) = part.strip_prefix("W/").map_or((false, part), |quoted| (true, quoted));
         let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
         match inner {
@@ -181,7 +183,7 @@ mod tests {
         assert_eq!(read("\"1\" , W/\"2\",\"3\"").as_deref(), Some("1|3"));
         assert_eq!(read("*").as_deref(), Some("*"));
         assert_eq!(read("W/\"2\"").as_deref(), Some(""));
-        for bad in ["1", "\"1", "1\"", "\"1\" \"2\"", "\"", "W/*"] {
+        for bad in ["", " , ", "1", "\"1", "1\"", "\"1\" \"2\"", "\"", "W/*"] {
             assert_eq!(read(bad), None, "{bad}");
         }
     }

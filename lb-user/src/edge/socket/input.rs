@@ -77,6 +77,13 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
                 );
             }
         };
+        // Lists would be taken for the fields in their order.
+        if body.trim_ascii_start().starts_with(b"[") {
+            return refuse(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "the body does not fit: it is a list, where an object is expected".to_owned(),
+            );
+        }
         match serde_json::from_slice(&body) {
             Ok(input) => Ok(Self(input)),
             Err(error) if error.is_data() => {
