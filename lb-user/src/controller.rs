@@ -9,6 +9,7 @@ mod checking;
 mod draining;
 mod event;
 mod found;
+mod interfaces;
 mod journal;
 mod leaving;
 mod moving;
@@ -91,6 +92,8 @@ enum Sum {
 pub struct Controller {
     identity: Identity,
     interfaces: Vec<InterfaceView>,
+    /// Why the balancer is attached no more where it was, by interface.
+    lost: BTreeMap<String, String>,
     started: Duration,
     /// The time of the events that are being taken in.
     now: Duration,
@@ -160,6 +163,7 @@ impl Controller {
             config: ConfigView { path: identity.config_path.clone(), ..ConfigView::default() },
             identity,
             interfaces: Vec::new(),
+            lost: BTreeMap::new(),
             started: now,
             now,
             source: Source::default(),
@@ -211,17 +215,6 @@ impl Controller {
         &self.desired
     }
 
-    /// Where the daemon is attached: from now on packets meet the tables.
-    pub fn set_interfaces(&mut self, interfaces: Vec<InterfaceView>) {
-        self.interfaces = interfaces;
-        self.aside = false;
-    }
-
-    /// The tables are to be filled while an earlier daemon's programs forward by others, until [`Self::set_interfaces`].
-    pub fn fill_aside(&mut self) {
-        self.aside = true;
-    }
-
     /// Takes in a batch of events that happened together, and says what is to be done about them.
     pub fn handle(&mut self, now: Duration, events: impl IntoIterator<Item = Event>) -> Vec<Action> {
         let mut actions = Vec::new();
@@ -268,6 +261,7 @@ impl Controller {
                 self.take_flows(now, &reading);
                 self.answer_waiting(now, actions);
             }
+            Event::Interface { name, state } => self.take_interface(name, state, actions),
             Event::FlowsUnreadable => self.answer_waiting(now, actions),
             Event::Traced { token, sample, trace } => {
                 let response = match trace {

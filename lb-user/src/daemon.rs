@@ -44,7 +44,7 @@ use crate::{
         config_file::{ConfigFile, ConfigFileError, ConfigFileEvent},
         events::Events,
         history::HistoryFiles,
-        kernel::{Kernel, LoadOptions, Withdrawn, pins},
+        kernel::{Fate, Kernel, LoadOptions, Withdrawn, pins},
         neighbours::{NeighbourEvent, Neighbours},
         probe::Probes,
         socket::{Call, Listener, Socket},
@@ -267,6 +267,24 @@ impl Daemon {
         Ok(())
     }
 
+    /// What became of the interfaces since the last look.
+    fn followed_interfaces(&mut self) -> impl Iterator<Item = Event> + use<> {
+        self.kernel.follow_interfaces().into_iter().map(|(name, fate)| {
+            let state = match fate {
+                Fate::Back { index, mode } => Ok(InterfaceView { name: name.clone(), index, mode }),
+                Fate::Gone => {
+                    Err("the interface is gone, nothing is forwarded there; once it comes back, lb \
+                                   attaches again"
+                        .to_owned())
+                }
+                Fate::Refused(why) => Err(format!(
+                    "the interface came back, but nothing is forwarded there: {why}; lb goes on trying"
+                )),
+            };
+            Event::Interface { name, state }
+        })
+    }
+
     async fn serve(&mut self, socket: Socket, listener: Option<Listener>) -> anyhow::Result<()> {
         let (calls, mut inbox_calls) = mpsc::channel::<Call>(64);
         let listening = listener.map(|listener| tokio::spawn(listener.serve(calls.clone())));
@@ -298,6 +316,7 @@ impl Daemon {
                 _ = beat.tick() => {
                     supervisor::alive();
                     events.push(Event::Counters(self.kernel.counters(self.controller.counters_in_use())));
+                    events.extend(self.followed_interfaces());
                     events.extend(self.ended_streams());
                     events.push(Event::Tick);
                 }

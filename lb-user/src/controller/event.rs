@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    api::{Request, Response, StateView},
+    api::{InterfaceView, Request, Response, StateView},
     model::{
         history::Past,
         next_hop::{NextHop, Unreachable},
@@ -80,6 +80,13 @@ pub enum Event {
     Flows(FlowReading),
     /// It could not be.
     FlowsUnreadable,
+    /// An interface that the balancer is attached to came back as another one, or is gone.
+    Interface {
+        /// Its name.
+        name: String,
+        /// How the balancer is attached there now, or why it is not.
+        state: Result<InterfaceView, String>,
+    },
     /// [`Action::Trace`] was carried out.
     Traced {
         /// Which.

@@ -8,6 +8,7 @@ mod events;
 mod faults;
 mod features;
 mod found;
+mod interfaces;
 mod leaving;
 mod moving;
 mod properties;

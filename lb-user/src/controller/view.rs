@@ -44,6 +44,7 @@ impl Controller {
                         .filter_map(|pool| self.shortage_line(pool)),
                 )
                 .chain(self.moves())
+                .chain(self.lost.iter().map(|(name, why)| format!("{name}: {why}")))
                 .collect(),
         }
     }

@@ -1,6 +1,7 @@
 //! The kernel edge: loads the programs, makes the maps, attaches, and carries out changes. It decides nothing.
 
 mod attach;
+mod follow;
 mod found;
 pub mod mapped;
 pub mod pins;
@@ -38,6 +39,7 @@ use self::{
 };
 pub use self::{
     attach::Withdrawn,
+    follow::Fate,
     found::{Found, Left, Unusable, left},
 };
 use crate::model::{plan::Change, traffic::Counters};

@@ -131,6 +131,9 @@ struct Arm {
 
 const ONE_ARM: [Arm; 1] = [Arm { near: "eth0", far: "lb", subnet: Subnet::L2 }];
 
+/// The Ethernet address of the bridge that the backends and the balancer are on.
+const BRIDGE: &str = "02:00:00:00:00:01";
+
 const TWO_ARMS: [Arm; 2] = [
     Arm { near: "eth0", far: "lb", subnet: Subnet::FRONT },
     Arm { near: "eth1", far: "lb-back", subnet: Subnet::L2 },
@@ -227,7 +230,8 @@ impl Lab {
         self.settings()?;
         let inner = INNER_MTU;
         let mut router = vec![
-            format!("link add l2 mtu {inner} type bridge"),
+            // An address of its own: else it has that of one of its ports, and another one when the ports change.
+            format!("link add l2 address {BRIDGE} mtu {inner} type bridge"),
             format!("link add tunnel mtu {inner} type bridge"),
         ];
         router.extend(wire("client", (&self.client, "eth0"), CLIENT_MTU, None));
@@ -270,6 +274,30 @@ impl Lab {
             batch(namespace, &commands)?;
         }
         self.offloads()
+    }
+
+    /// Takes the balancer's `eth0` away, as when a driver is unloaded. For a balancer with one arm.
+    ///
+    /// # Errors
+    /// If it cannot be.
+    pub fn unplug(&self) -> Result<()> {
+        self.balancer.ip(&["link", "del", self.arms[0].near]).map(drop)
+    }
+
+    /// Gives the balancer a new `eth0` in the place of the one that was taken away.
+    ///
+    /// # Errors
+    /// If it cannot be.
+    pub fn plug(&self) -> Result<()> {
+        let Arm { near, far, .. } = self.arms[0];
+        let mut router = wire(far, (&self.balancer, near), INNER_MTU, Some("l2"));
+        // It has another MAC address, which the router would find out in half a minute.
+        router.push("neigh flush dev l2".to_owned());
+        batch(&self.router, &router)?;
+        batch(&self.balancer, &self.balancer_routes())?;
+        self.offloads()?;
+        let lb = process::binary("lb")?;
+        namespace::run(self.router.command(&lb).args(["server", "pass", "--interface", far])).map(drop)
     }
 
     /// Settings that interfaces inherit when they are made, so before the links.

@@ -18,7 +18,9 @@ use lb_common::abi::{ABI_VERSION, name};
 use nix::net::if_::if_nametoindex;
 
 use super::{
-    Kernel, KernelError, classifier, found, pins,
+    Kernel, KernelError, classifier,
+    follow::Fate,
+    found, pins,
     programs::{PacketPath, refusal},
     settle,
 };
@@ -38,7 +40,13 @@ pub struct Withdrawn {
 
 /// One interface. The link detaches when it is dropped, unless a pin keeps it.
 pub(super) struct Attached {
-    interface: String,
+    pub(super) interface: String,
+    /// Its index then: should the name come back with another one, it is another interface.
+    pub(super) index: u32,
+    /// How it was to be attached.
+    pub(super) wanted: XdpMode,
+    /// What became of it, while it is not as it was.
+    pub(super) fate: Option<Fate>,
     /// Whether the link was there before us.
     taken_over: bool,
     _xdp: FdLink,
@@ -91,12 +99,23 @@ impl Kernel {
         for at in order {
             let interface = &interfaces[at];
             self.attach_probe(interface)?;
-            let (xdp, mode, taken_over) = self.attach_xdp(interface, mode)?;
-            let interface = interface.clone();
-            self.attached.push(Attached { interface, taken_over, _xdp: xdp });
+            let (attached, mode) = self.attach_one(interface, mode)?;
+            self.attached.push(attached);
             modes[at] = mode;
         }
         Ok(interfaces.iter().cloned().zip(modes).collect())
+    }
+
+    pub(super) fn attach_one(
+        &mut self,
+        interface: &str,
+        wanted: XdpMode,
+    ) -> Result<(Attached, XdpMode), KernelError> {
+        // Before: if it is exchanged meanwhile, the next look finds that out.
+        let index = if_nametoindex(interface).map_err(|_| KernelError::NoInterface(interface.to_owned()))?;
+        let (xdp, mode, taken_over) = self.attach_xdp(interface, wanted)?;
+        let interface = interface.to_owned();
+        Ok((Attached { interface, index, wanted, fate: None, taken_over, _xdp: xdp }, mode))
     }
 
     fn link_pin(&self, interface: &str) -> PathBuf {
@@ -219,7 +238,7 @@ impl Kernel {
         interfaces.iter().try_for_each(|interface| self.attach_probe(interface))
     }
 
-    fn attach_probe(&mut self, interface: &str) -> Result<(), KernelError> {
+    pub(super) fn attach_probe(&mut self, interface: &str) -> Result<(), KernelError> {
         if self.probes.contains_key(interface) {
             return Ok(());
         }

@@ -25,6 +25,14 @@ const BPFFS: &str = "/sys/fs/bpf";
 /// What can go wrong with pins.
 #[derive(Debug, thiserror::Error)]
 pub enum PinsError {
+    /// The directory is elsewhere.
+    #[error(
+        "{path} is on no bpffs: choose a directory below {BPFFS}, or mount one here (mount -t bpf bpf {path})"
+    )]
+    Elsewhere {
+        /// The directory for pins.
+        path: PathBuf,
+    },
     /// There is no bpffs and none can be mounted.
     #[error("{path} is on no bpffs, and none could be mounted at {BPFFS} (try: mount -t bpf bpf {BPFFS})")]
     NoBpffs {
@@ -69,8 +77,7 @@ pub fn prepare(directory: &Path) -> Result<(), PinsError> {
         tracing::info!("mounted a bpffs at {BPFFS}");
     }
     if !on_bpffs(directory) {
-        let source = io::Error::new(io::ErrorKind::Unsupported, "not a bpffs");
-        return Err(PinsError::NoBpffs { path: directory.to_owned(), source });
+        return Err(PinsError::Elsewhere { path: directory.to_owned() });
     }
     fs::create_dir_all(directory).map_err(|source| PinsError::Path {
         what: "create",
