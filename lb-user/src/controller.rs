@@ -20,6 +20,7 @@ mod standing;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod verify;
 mod view;
 mod wanted;
 
@@ -108,6 +109,8 @@ pub struct Controller {
     /// The plan that is being carried out.
     pending: Vec<Change>,
     retry_at: Option<Duration>,
+    /// The pool whose entries are looked at next.
+    looked_at: usize,
     failure: Option<String>,
     traffic: Meter<CounterOwner>,
     sums: Meter<Sum>,
@@ -175,6 +178,7 @@ impl Controller {
             tables: TableCache::default(),
             pending: Vec::new(),
             retry_at: None,
+            looked_at: 0,
             failure: None,
             traffic: Meter::default(),
             sums: Meter::default(),
@@ -256,6 +260,7 @@ impl Controller {
             Event::NextHop { target, state } => self.take_next_hop(now, target, state),
             Event::Probe(outcome) => self.take_outcome(now, &outcome),
             Event::Applied(applied) => self.take_applied(now, applied, actions),
+            Event::ReadBack(read) => self.take_read_back(now, &read, actions),
             Event::Counters(counters) => self.take_counters(now, counters),
             Event::Flows(reading) => {
                 self.take_flows(now, &reading);
@@ -280,6 +285,7 @@ impl Controller {
                 self.watch_drains(actions);
                 self.watch_shares(now);
                 self.watch_moves();
+                self.watch_tables(actions);
                 if self.retry_at.is_some_and(|at| at <= now) {
                     self.retry_at = None;
                     self.dirty = true;
@@ -399,6 +405,8 @@ impl Controller {
             self.installed.apply(change);
             self.watch.follow(now, change);
         }
+        let entries = self.written(&pending);
+        actions.push(Action::ReadBack(entries));
         // What had settled may be in another transition by now: the next look tells.
         self.settled.clear();
         match applied.error {

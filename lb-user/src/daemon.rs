@@ -397,6 +397,7 @@ impl Daemon {
 
     async fn carry_out(&mut self, action: Action) -> Option<Event> {
         match action {
+            Action::ReadBack(changes) => return Some(Event::ReadBack(self.kernel.read_back(&changes))),
             Action::Apply(changes) => return Some(Event::Applied(self.apply(&changes))),
             Action::Resolve(targets) => self.neighbours.want(targets),
             Action::Probe(probes) => self.probes.set(probes),

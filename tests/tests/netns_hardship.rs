@@ -4,10 +4,12 @@
 use std::{ffi::OsStr, io::Write as _, net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use aya::maps::MapData;
+use lb_common::abi::{ABI_VERSION, SlotLine, name};
 use lb_tests::lab::{
     Backend, Config, Daemon, Lab, addresses::VIPS, client::Ask, load::under_load, process, root, wait,
 };
-use lb_user::api::State;
+use lb_user::{api::State, edge::kernel::mapped::MappedArray};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::signal::Signal,
@@ -281,5 +283,32 @@ fn more_news_than_the_kernel_can_keep_leave_nothing_unseen() {
             "nothing was lost, which makes this no test:\n{log}"
         );
         serves(&lab)
+    });
+}
+
+/// What a plan wrote is read back, and so is everything now and then: whoever else writes there is found out.
+#[test]
+fn tables_in_which_somebody_else_wrote_are_mended() {
+    root::required(|| {
+        let (lab, mut daemon) = start()?;
+        daemon.tampered = true;
+        serves(&lab)?;
+        let path = daemon.pins.join(format!("v{ABI_VERSION}")).join(name::SLOTS);
+        let map = MapData::from_pin(&path)?;
+        let lines = map.info()?.value_size() / u32::try_from(size_of::<SlotLine>())?;
+        let slots = MappedArray::<SlotLine>::map(map.fd(), lines)?;
+        (0..slots.len()).for_each(|line| slots.store(line, &SlotLine::default()));
+        wait::until("the slots to be found empty", Duration::from_secs(5), || {
+            let log = daemon.log();
+            ensure!(log.contains("the tables (slots) are not what lb wrote"), "{log}");
+            anyhow::Ok(())
+        })?;
+        wait::until("no warning", Duration::from_secs(5), || {
+            let warnings = daemon.status()?.warnings;
+            ensure!(warnings.is_empty(), "{warnings:?}");
+            anyhow::Ok(())
+        })?;
+        serves(&lab)?;
+        Ok(())
     });
 }

@@ -74,6 +74,8 @@ pub enum Event {
     Probe(ProbeOutcome),
     /// [`Action::Apply`] was carried out, as far as it went.
     Applied(Applied),
+    /// [`Action::ReadBack`] was carried out: the entries as they are.
+    ReadBack(Vec<Change>),
     /// Counters were read.
     Counters(Counters),
     /// [`Action::ReadFlows`] was carried out.
@@ -151,6 +153,8 @@ pub enum Level {
 pub enum Action {
     /// Carry out these steps in this order, and report how far it went.
     Apply(Vec<Change>),
+    /// Read the entries that these changes name, and report.
+    ReadBack(Vec<Change>),
     /// Follow the ways to exactly these addresses.
     Resolve(BTreeSet<IpAddr>),
     /// Keep exactly these probes running.

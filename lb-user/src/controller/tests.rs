@@ -15,6 +15,7 @@ mod properties;
 mod shares;
 mod simulation;
 mod trace;
+mod verify;
 mod world;
 
 use std::{sync::Arc, time::Duration};

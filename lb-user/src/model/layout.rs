@@ -183,6 +183,11 @@ impl Layout {
         self.pools.get(name)
     }
 
+    /// Every pool.
+    pub fn pools(&self) -> impl Iterator<Item = (&Name, &PoolPlace)> {
+        self.pools.iter()
+    }
+
     /// Every service.
     pub fn services(&self) -> impl Iterator<Item = (&Name, &ServicePlace)> {
         self.services.iter()

@@ -154,6 +154,35 @@ impl Memory {
     }
 }
 
+impl Memory {
+    /// Whether every entry that a change names is as the change says.
+    pub fn holds(&self, change: &Change) -> bool {
+        match change {
+            Change::Features(features) => self.features == *features,
+            Change::Capture(filter) => self.capture == **filter,
+            Change::Port { number, port } => self.ports[*number as usize] == *port,
+            Change::Backend { index, backend } => self.backends[*index as usize] == **backend,
+            Change::Hop { index, hop } => self.backends[*index as usize].hop == hop.to_words(),
+            Change::Standing { index, standing } => {
+                self.backends[*index as usize].standing == standing.to_word()
+            }
+            Change::Previous(slots) => slots.iter().all(|&(at, slot)| self.previous[at as usize] == slot),
+            Change::Slots(slots) => slots.iter().all(|&(at, slot)| self.slots[at as usize] == slot),
+            Change::Service { number, service } => self.services[*number as usize] == *service,
+            Change::Index { copy, entries } => {
+                let base = copy * self.limits.index;
+                entries.iter().all(|&(at, entry)| self.index[(base + at) as usize] == entry)
+            }
+            Change::Prefixes { set, remove } => {
+                set.iter().all(|(key, value)| self.prefixes.get(key) == Some(value))
+                    && !remove.iter().any(|key| self.prefixes.contains_key(key))
+            }
+            Change::Config(config) => self.config == *config,
+            Change::Settle => true,
+        }
+    }
+}
+
 impl Tables for Memory {
     type Bucket<'t> = MemoryBucket<'t>;
 

@@ -9,7 +9,7 @@ use crate::{
     model::service::AdminState,
 };
 
-fn weight(name: &str, weight: u16) -> Edit {
+pub(super) fn weight(name: &str, weight: u16) -> Edit {
     let patch = BackendPatch { weight: Some(weight), ..BackendPatch::default() };
     Edit::SetBackend { pool: "web".to_owned(), name: name.to_owned(), patch }
 }

@@ -78,6 +78,10 @@ pub(super) struct World {
     pub(super) disk_error: Option<String>,
     /// Each plan fails after so many steps.
     pub(super) plan_fails_at: Option<usize>,
+    /// Somebody else writes in the tables: they may differ from what is believed.
+    pub(super) strangers_write: bool,
+    /// Slots are not written, whatever is said of them.
+    pub(super) forgets_slots: bool,
     /// Plans are not carried out for now.
     pub(super) plans_wait: bool,
     waiting: Option<Event>,
@@ -116,6 +120,8 @@ impl World {
             kept: Vec::new(),
             disk_error: None,
             plan_fails_at: None,
+            strangers_write: false,
+            forgets_slots: false,
             plans_wait: false,
             waiting: None,
             between: None,
@@ -149,7 +155,7 @@ impl World {
                 events.extend(self.carry_out(action));
             }
         }
-        if self.waiting.is_none() && self.plan_fails_at.is_none() {
+        if self.waiting.is_none() && self.plan_fails_at.is_none() && !self.strangers_write {
             assert!(same_tables(self.controller.installed(), &self.memory), "what is believed is not so");
         }
     }
@@ -160,6 +166,13 @@ impl World {
                 assert!(self.waiting.is_none(), "a plan on top of another");
                 let done = self.plan_fails_at.map_or(changes.len(), |at| at.min(changes.len()));
                 for change in &changes[..done] {
+                    if self.strangers_write {
+                        // Packets met what is worse than any order of the steps.
+                        if !(self.forgets_slots && matches!(change, Change::Slots(_))) {
+                            self.memory.apply(change);
+                        }
+                        continue;
+                    }
                     self.in_flight.apply(&mut self.memory, change);
                     audit(&self.memory);
                     if let Some(between) = &mut self.between {
@@ -175,6 +188,7 @@ impl World {
                 }
                 vec![applied]
             }
+            Action::ReadBack(changes) => vec![Event::ReadBack(read_back(&self.memory, &changes))],
             Action::Resolve(wanted) => {
                 let news: Vec<IpAddr> = wanted.difference(&self.resolving).copied().collect();
                 self.resolving = wanted;
@@ -426,4 +440,39 @@ pub(super) fn check(pool: &str, backend: &str) -> ProbeId {
 
 pub(super) fn target(text: &str) -> SocketAddr {
     text.parse().unwrap()
+}
+
+/// The entries that changes name, as a table has them.
+fn read_back(memory: &Memory, changes: &[Change]) -> Vec<Change> {
+    let read = |change: &Change| match change {
+        Change::Features(_) | Change::Settle => None,
+        Change::Capture(_) => Some(Change::Capture(Box::new(memory.capture))),
+        &Change::Port { number, .. } => Some(Change::Port { number, port: memory.ports[number as usize] }),
+        &(Change::Backend { index, .. } | Change::Hop { index, .. } | Change::Standing { index, .. }) => {
+            Some(Change::Backend { index, backend: Box::new(memory.backends[index as usize]) })
+        }
+        Change::Previous(slots) => {
+            let read = slots.iter().map(|&(at, _)| (at, memory.previous[at as usize]));
+            Some(Change::Previous(read.collect()))
+        }
+        Change::Slots(slots) => {
+            Some(Change::Slots(slots.iter().map(|&(at, _)| (at, memory.slots[at as usize])).collect()))
+        }
+        &Change::Service { number, .. } => {
+            Some(Change::Service { number, service: memory.services[number as usize] })
+        }
+        Change::Index { copy, entries } => {
+            let base = copy * memory.limits.index;
+            let read = entries.iter().map(|&(at, _)| (at, memory.index[(base + at) as usize]));
+            Some(Change::Index { copy: *copy, entries: read.collect() })
+        }
+        Change::Prefixes { set, .. } => {
+            let (set, remove): (Vec<_>, Vec<_>) =
+                set.iter().map(|(key, _)| *key).partition(|key| memory.prefixes.contains_key(key));
+            let set = set.into_iter().map(|key| (key, memory.prefixes[&key])).collect();
+            Some(Change::Prefixes { set, remove })
+        }
+        Change::Config(_) => Some(Change::Config(memory.config)),
+    };
+    changes.iter().filter_map(read).collect()
 }

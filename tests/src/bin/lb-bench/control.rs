@@ -139,6 +139,7 @@ impl Daemon {
                         );
                     }
                     Action::Probe(_)
+                    | Action::ReadBack(_)
                     | Action::WriteConfig { .. }
                     | Action::ReadNamed { .. }
                     | Action::Keep(_)
