@@ -7,6 +7,7 @@ mod apply;
 mod capture;
 mod checking;
 mod draining;
+mod drops;
 mod event;
 mod found;
 mod interfaces;
@@ -114,6 +115,8 @@ pub struct Controller {
     failure: Option<String>,
     traffic: Meter<CounterOwner>,
     sums: Meter<Sum>,
+    /// Reasons for which so much is dropped that it was told, by [`Reason::counter`].
+    alarms: BTreeSet<u32>,
     /// What was last ordered of the edges: orders are only repeated if they differ.
     resolving: BTreeSet<IpAddr>,
     probing: BTreeMap<ProbeId, Arc<ProbeSpec>>,
@@ -182,6 +185,7 @@ impl Controller {
             failure: None,
             traffic: Meter::default(),
             sums: Meter::default(),
+            alarms: BTreeSet::new(),
             resolving: BTreeSet::new(),
             probing: BTreeMap::new(),
             writing: None,
@@ -261,7 +265,10 @@ impl Controller {
             Event::Probe(outcome) => self.take_outcome(now, &outcome),
             Event::Applied(applied) => self.take_applied(now, applied, actions),
             Event::ReadBack(read) => self.take_read_back(now, &read, actions),
-            Event::Counters(counters) => self.take_counters(now, counters),
+            Event::Counters(counters) => {
+                self.take_counters(now, counters);
+                self.watch_drops(actions);
+            }
             Event::Flows(reading) => {
                 self.take_flows(now, &reading);
                 self.answer_waiting(now, actions);

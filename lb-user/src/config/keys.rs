@@ -43,6 +43,7 @@ pub static LB: TableKeys = TableKeys {
         Key { name: "transition_max", example: "transition_max = \"1h\"" },
         Key { name: "drop_events", example: "drop_events = 10" },
         Key { name: "flow_events", example: "flow_events = 0" },
+        Key { name: "drop_alarm", example: "drop_alarm = 1000" },
     ],
 };
 

@@ -43,6 +43,8 @@ const LONGEST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 
 /// Events told of, each second on each CPU.
 pub(super) const EVENTS: RangeInclusive<u32> = 0..=10_000;
+/// Packets per second.
+pub(super) const ALARM: RangeInclusive<u32> = 0..=1_000_000_000;
 
 /// Reads a configuration: its text, and those of the files that it names ([`files_named`]).
 ///
@@ -180,6 +182,9 @@ fn read_settings(node: &Node<'_>) -> Settings {
     Settings {
         drop_events: events("drop_events", default.drop_events),
         flow_events: events("flow_events", default.flow_events),
+        drop_alarm: node
+            .optional("drop_alarm", integer_in(ALARM))
+            .map_or(default.drop_alarm, |rate| rate.value),
         transition_max: longest.map_or(default.transition_max, |longest| longest.value),
         interfaces: read_interfaces(node),
         xdp: node.optional("xdp", one_of(modes)).map_or(default.xdp, |xdp| xdp.value),

@@ -46,8 +46,9 @@ fn the_example_is_valid_and_means_what_it_says() {
         transition_max,
         drop_events,
         flow_events,
+        drop_alarm,
     } = &desired.settings;
-    assert_eq!((*drop_events, *flow_events), (10, 0));
+    assert_eq!((*drop_events, *flow_events, *drop_alarm), (10, 0, 1000));
     assert_eq!(*transition_max, Duration::from_secs(3600));
     assert_eq!(interfaces, &["eth0"]);
     assert_eq!((*xdp, *seed), (XdpMode::Auto, 0x5e_ed0f_1ee7));
@@ -494,6 +495,11 @@ fn the_reference_names_the_defaults_and_ranges_that_hold() {
             format!("| 0 to {} | {} |", super::parse::EVENTS.end(), Settings::DROP_EVENTS),
         ),
         (&keys::LB, "flow_events", format!("| 0 to {} | 0 |", super::parse::EVENTS.end())),
+        (
+            &keys::LB,
+            "drop_alarm",
+            format!("| 0 to {} | {} |", super::parse::ALARM.end(), Settings::DROP_ALARM),
+        ),
         (&keys::POOL, "slots", format!("| {DEFAULT_SLOTS} |")),
         (&keys::POOL, "slots", format!("from {} to {}", SLOTS_RANGE.start(), SLOTS_RANGE.end())),
         (&keys::POOL, "backend", format!("at most {most_backends}")),

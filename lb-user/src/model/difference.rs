@@ -46,6 +46,7 @@ pub fn of_settings(before: &Settings, after: &Settings) -> Vec<String> {
     words.debug("transition_max", &before.transition_max, &after.transition_max);
     words.shown("drop_events", &before.drop_events, &after.drop_events);
     words.shown("flow_events", &before.flow_events, &after.flow_events);
+    words.shown("drop_alarm", &before.drop_alarm, &after.drop_alarm);
     // With another seed nearly every flow has another slot.
     if before.seed != after.seed {
         words.0.push("seed: flows are hashed anew, nearly all move".to_owned());

@@ -129,11 +129,15 @@ pub struct Settings {
     pub drop_events: u32,
     /// How many packets that were sent on are told of, each second and on each CPU; 0 for none.
     pub flow_events: u32,
+    /// Dropped packets per second, for one reason, from which on somebody is told; 0 for never.
+    pub drop_alarm: u32,
 }
 
 impl Settings {
     /// Dropped packets told of where the file says nothing: enough to see why, and only dropped packets pay for it.
     pub const DROP_EVENTS: u32 = 10;
+    /// Dropped packets per second that somebody is told of where the file says nothing.
+    pub const DROP_ALARM: u32 = 1000;
     /// Longest transition where the file names none.
     pub const TRANSITION_MAX: Duration = Duration::from_secs(3600);
 }
@@ -150,6 +154,7 @@ impl Default for Settings {
             transition_max: Self::TRANSITION_MAX,
             drop_events: Self::DROP_EVENTS,
             flow_events: 0,
+            drop_alarm: Self::DROP_ALARM,
         }
     }
 }

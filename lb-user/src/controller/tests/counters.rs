@@ -126,3 +126,31 @@ fn sums_never_fall() {
     assert_eq!(seen.services, []);
     assert_eq!(of_reasons(&seen.reasons), [("not_ip", 5), ("denied", 3), ("echo_answered", 2)]);
 }
+
+#[test]
+fn many_drops_are_told_of_once_and_again_when_they_are_over() {
+    let mut world = World::serving(&format!("[lb]\ndrop_alarm = 100\n{CONFIG}"), &BOTH);
+    let mut counted = Counted::new();
+    let reason = Reason::Drop(DropReason::NoBackend);
+    let mut alarms = |world: &mut World, each_second: &[u64]| -> Vec<String> {
+        let before = world.log.len();
+        for &more in each_second {
+            counted.refuse(world, reason, more);
+            counted.tell(world);
+        }
+        let said = world.log[before..].iter().map(|(_, text)| text.clone());
+        said.filter(|text| text.contains(reason.name())).collect()
+    };
+    assert_eq!(alarms(&mut world, &[0, 90, 100, 0]), [""; 0]);
+    let said = alarms(&mut world, &[101, 5000, 99, 300, 51]);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(
+        said[0].starts_with("101 packets a second are dropped for no_backend, 101 of service www: "),
+        "{said:?}"
+    );
+    assert_eq!(alarms(&mut world, &[50, 90]), ["drops for no_backend are over: 50 packets a second"]);
+
+    let off = world.file.replace("drop_alarm = 100", "drop_alarm = 0");
+    world.configure(&off);
+    assert_eq!(alarms(&mut world, &[100_000, 100_000]), [""; 0]);
+}
