@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  config_file ── ConfigText ──┐                       ┌── Apply ───────▶ kernel ── Applied ──┐
-//!  signals ────── (re-read) ───┤                       ├── Resolve ─────▶ neighbours          │
+//!  signals ────── (re-read) ───┤                       ├── ReadBack ────▶ kernel ── ReadBack ─┤
+//!  kernel ─────── Interface ───┤                       ├── Resolve ─────▶ neighbours          │
 //!  neighbours ─── NextHop ─────┼─▶ controller.handle ──┼── Probe ───────▶ probe               │
 //!  probe ──────── Probe ───────┤          ▲            ├── WriteConfig ─▶ config_file ────────┤
 //!  events ─────── Packets ─────┤          │            ├── Reply ───────▶ socket              │
