@@ -47,6 +47,7 @@ use crate::{
         history::HistoryFiles,
         kernel::{Fate, Kernel, LoadOptions, Withdrawn, pins},
         neighbours::{NeighbourEvent, Neighbours},
+        privileges,
         probe::Probes,
         socket::{Call, Listener, Socket},
         supervisor,
@@ -111,6 +112,10 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
     if let Err(error) = daemon.begin(found, source, (interfaces, desired.settings.xdp)).await {
         daemon.give_up();
         return Err(error);
+    }
+    if args.drop_privileges {
+        privileges::give_up().context("cannot give up privileges")?;
+        tracing::info!("privileges dropped: what is left is what forwarding and checking need");
     }
     let served = daemon.serve(socket, listener).await;
     if daemon.take_over.is_some() {

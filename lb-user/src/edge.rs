@@ -8,6 +8,7 @@ pub mod kernel;
 #[cfg(test)]
 mod namespace;
 pub mod neighbours;
+pub mod privileges;
 pub mod probe;
 pub mod socket;
 pub mod supervisor;

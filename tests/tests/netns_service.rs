@@ -4,6 +4,7 @@ use std::{os::unix::net::UnixDatagram, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{Backend, Config, Daemon, Lab, addresses::VIPS, client::Ask, root, wait};
+use lb_user::api::State;
 
 const UNIT: &str = include_str!("../../scripts/lb.service");
 
@@ -65,6 +66,75 @@ fn with_the_capabilities_of_its_unit_it_balances_and_tells_how_it_is() {
             ensure!(last == "STOPPING=1", "{last}");
             anyhow::Ok(())
         })
+    });
+}
+
+/// The effective, permitted, inheritable and bounding capabilities of each of a process' threads.
+fn capabilities(process: u32) -> Result<Vec<(String, u64)>> {
+    let mut found = Vec::new();
+    for thread in std::fs::read_dir(format!("/proc/{process}/task"))? {
+        // One that ended meanwhile has none.
+        let Ok(status) = std::fs::read_to_string(thread?.path().join("status")) else { continue };
+        for line in status.lines().filter(|line| line.starts_with("Cap") && !line.starts_with("CapAmb")) {
+            let (name, value) = line.split_once(':').context("no value")?;
+            found.push((name.to_owned(), u64::from_str_radix(value.trim(), 16)?));
+        }
+    }
+    Ok(found)
+}
+
+#[test]
+fn privileges_that_are_not_needed_are_dropped_once_it_is_attached() {
+    root::required(|| {
+        let mut lab = Lab::builder().l2_backends(2).tunnel_backends(0).build()?;
+        let members: Vec<_> = lab.backends.iter().map(Backend::member).collect();
+        // A program that runs as root must not get back what the daemon gave up.
+        let check = "type = \"exec\", command = [\"/bin/sh\", \"-c\", \"grep -q '^CapEff:.*000000c000003000$' /proc/self/status\"], \
+                     interval = \"1s\", timeout = \"1s\", rise = 1, fall = 1";
+        let config = Config::new()
+            .pool(
+                "web",
+                "type = \"tcp\", interval = \"300ms\", timeout = \"200ms\", rise = 1, fall = 2",
+                &members,
+            )
+            .service("www", VIPS[0], &["tcp/80"], "web")
+            .pool("told", check, &members[..1])
+            .service("told", VIPS[0], &["tcp/81"], "told");
+        let mut daemon = Daemon::start_with(&lab, &config, &["--drop-privileges"])?;
+        daemon.wait_up(Duration::from_secs(10))?;
+        // Threads of the start that have nothing to do end after ten seconds.
+        wait::until("no thread with other capabilities", Duration::from_secs(20), || {
+            let found = capabilities(daemon.id())?;
+            let needed = |(name, held): &(String, u64)| match name.as_str() {
+                "CapInh" => *held == 0,
+                _ => *held == 0xc0_0000_3000,
+            };
+            ensure!(found.len() >= 4 && found.iter().all(needed), "{found:x?}");
+            anyhow::Ok(())
+        })?;
+        // It can do all it has to: edits, other programs for other features, a failing backend, another interface, its end.
+        daemon.lb(&["backend", "set", "web", "b1", "--weight", "50"])?;
+        daemon.lb(&["service", "set", "www", "--affinity", "source"])?;
+        ensure!(lab.ask(Ask::Http, VIPS[0], 100)?.failed() == 0, "requests failed");
+        lab.backend("b1").crash()?;
+        daemon.wait_state("www", "b1", State::Down, Duration::from_secs(5))?;
+        lab.unplug()?;
+        wait::until("no interface", Duration::from_secs(5), || {
+            ensure!(daemon.status()?.interfaces.is_empty(), "attached");
+            anyhow::Ok(())
+        })?;
+        lab.plug()?;
+        daemon.wait_state("www", "b2", State::Up, Duration::from_secs(5))?;
+        wait::until("an interface", Duration::from_secs(5), || {
+            ensure!(daemon.status()?.interfaces.len() == 1, "none");
+            anyhow::Ok(())
+        })?;
+        ensure!(lab.ask(Ask::Http, VIPS[0], 100)?.failed() == 0, "requests failed");
+        let status = daemon.stop()?;
+        ensure!(status.success() && !daemon.pins.exists(), "{status}: {}", daemon.log());
+        let shown = lab.balancer.ip(&["link", "show", "eth0"])?;
+        ensure!(!shown.contains("xdp"), "the program is still attached: {shown}");
+        Ok(())
     });
 }
 

@@ -34,6 +34,8 @@ pub struct RunArgs {
     pub api_listen: Option<SocketAddr>,
     /// The file with the token of those who may change things by TCP.
     pub api_token_file: Option<PathBuf>,
+    /// Whether to keep just the capabilities that are needed once it is attached.
+    pub drop_privileges: bool,
     /// Directory in a bpffs for programs, maps and links.
     pub pins: PathBuf,
     /// Where the daemon keeps what is to outlive it.
@@ -65,6 +67,10 @@ pub(super) struct RunOptions {
     /// File with a token; whoever sends it by TCP may change everything
     #[arg(long, value_name = "FILE", requires = "api_listen")]
     api_token_file: Option<PathBuf>,
+    /// Keep only the capabilities for forwarding and checking once attached (BPF, PERFMON, NET_ADMIN, NET_RAW): files that
+    /// root alone does not own can then neither be read nor written
+    #[arg(long)]
+    drop_privileges: bool,
     /// Directory in a bpffs where programs, maps and links are pinned
     #[arg(long, value_name = "DIR", default_value = DEFAULT_PINS)]
     pins: PathBuf,
@@ -92,6 +98,7 @@ impl RunOptions {
             socket_group,
             api_listen,
             api_token_file,
+            drop_privileges,
             pins,
             state,
             keep_forwarding,
@@ -104,6 +111,7 @@ impl RunOptions {
             socket_group,
             api_listen,
             api_token_file,
+            drop_privileges,
             pins,
             state,
             keep_forwarding,
@@ -148,7 +156,7 @@ mod tests {
     #[test]
     fn arguments_reach_the_daemon() {
         let line = "lb run -c f.toml -i eth0 --interface eth1 --socket /s --socket-group g --pins /p \
-                    --api-listen [::1]:9900 --api-token-file /t --keep-forwarding --log lb_user=debug,warn";
+                    --api-listen [::1]:9900 --api-token-file /t --drop-privileges --keep-forwarding --log lb_user=debug,warn";
         let cli = Cli::try_parse_from(line.split_whitespace()).expect(line);
         let Command::Run(options) = cli.command else { panic!() };
         assert_eq!(options.log, "lb_user=debug,warn");
@@ -161,6 +169,7 @@ mod tests {
                 socket_group: Some("g".to_owned()),
                 api_listen: Some("[::1]:9900".parse().expect("an address")),
                 api_token_file: Some("/t".into()),
+                drop_privileges: true,
                 pins: "/p".into(),
                 state: "/var/lib/lb".into(),
                 keep_forwarding: true,
