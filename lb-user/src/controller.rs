@@ -412,8 +412,6 @@ impl Controller {
             self.installed.apply(change);
             self.watch.follow(now, change);
         }
-        let entries = self.written(&pending);
-        actions.push(Action::ReadBack(entries));
         // What had settled may be in another transition by now: the next look tells.
         self.settled.clear();
         match applied.error {
@@ -424,6 +422,7 @@ impl Controller {
                 self.fail(now, step, actions);
             }
         }
+        self.read_back(pending, actions);
     }
 
     /// The tables are as the layout has them.

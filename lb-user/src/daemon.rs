@@ -403,7 +403,10 @@ impl Daemon {
 
     async fn carry_out(&mut self, action: Action) -> Option<Event> {
         match action {
-            Action::ReadBack(changes) => return Some(Event::ReadBack(self.kernel.read_back(&changes))),
+            Action::ReadBack(changes) => {
+                let read = changes.iter().filter_map(|change| change.read(&self.kernel));
+                return Some(Event::ReadBack(read.collect()));
+            }
             Action::Apply(changes) => return Some(Event::Applied(self.apply(&changes))),
             Action::Resolve(targets) => self.neighbours.want(targets),
             Action::Probe(probes) => self.probes.set(probes),

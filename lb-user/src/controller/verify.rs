@@ -7,16 +7,18 @@ use super::{Action, Controller};
 use crate::model::{layout::PoolPlace, plan::Change};
 
 impl Controller {
-    /// What a plan wrote and no later step of it removed.
-    pub(super) fn written(&self, plan: &[Change]) -> Vec<Change> {
-        let stays = |change: &Change| match change {
-            Change::Prefixes { set, .. } => {
-                let stay = set.iter().filter(|(key, _)| self.installed.prefixes.contains_key(key));
-                Change::Prefixes { set: stay.copied().collect(), remove: Vec::new() }
+    /// Has read back what a plan wrote, and no later step of it removed.
+    pub(super) fn read_back(&self, mut plan: Vec<Change>, actions: &mut Vec<Action>) {
+        for change in &mut plan {
+            if let Change::Prefixes { set, remove } = change {
+                // One that is not there is given the value of one that contains it: that it is gone cannot be seen.
+                set.retain(|(key, _)| self.installed.prefixes.contains_key(key));
+                remove.clear();
             }
-            other => other.clone(),
-        };
-        plan.iter().map(stays).collect()
+        }
+        if !plan.is_empty() {
+            actions.push(Action::ReadBack(plan));
+        }
     }
 
     /// Has the tables looked at without a change of theirs: each time one pool's part, after the last one what is common.
@@ -59,7 +61,8 @@ impl Controller {
     }
 
     pub(super) fn take_read_back(&mut self, now: Duration, read: &[Change], actions: &mut Vec<Action>) {
-        let strange: Vec<&Change> = read.iter().filter(|change| !self.installed.holds(change)).collect();
+        let strange: Vec<&Change> =
+            read.iter().filter(|&change| change.read(&self.installed).as_ref() != Some(change)).collect();
         if strange.is_empty() {
             return;
         }

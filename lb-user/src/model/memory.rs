@@ -14,7 +14,7 @@ use lb_common::{
 pub use self::flows::{Flows, MemoryBucket};
 use super::{
     layout::Full,
-    plan::{Change, Target},
+    plan::{Change, Entries, Target},
 };
 
 mod flows;
@@ -154,32 +154,41 @@ impl Memory {
     }
 }
 
-impl Memory {
-    /// Whether every entry that a change names is as the change says.
-    pub fn holds(&self, change: &Change) -> bool {
-        match change {
-            Change::Features(features) => self.features == *features,
-            Change::Capture(filter) => self.capture == **filter,
-            Change::Port { number, port } => self.ports[*number as usize] == *port,
-            Change::Backend { index, backend } => self.backends[*index as usize] == **backend,
-            Change::Hop { index, hop } => self.backends[*index as usize].hop == hop.to_words(),
-            Change::Standing { index, standing } => {
-                self.backends[*index as usize].standing == standing.to_word()
-            }
-            Change::Previous(slots) => slots.iter().all(|&(at, slot)| self.previous[at as usize] == slot),
-            Change::Slots(slots) => slots.iter().all(|&(at, slot)| self.slots[at as usize] == slot),
-            Change::Service { number, service } => self.services[*number as usize] == *service,
-            Change::Index { copy, entries } => {
-                let base = copy * self.limits.index;
-                entries.iter().all(|&(at, entry)| self.index[(base + at) as usize] == entry)
-            }
-            Change::Prefixes { set, remove } => {
-                set.iter().all(|(key, value)| self.prefixes.get(key) == Some(value))
-                    && !remove.iter().any(|key| self.prefixes.contains_key(key))
-            }
-            Change::Config(config) => self.config == *config,
-            Change::Settle => true,
-        }
+impl Entries for Memory {
+    fn config(&self) -> Config {
+        self.config
+    }
+
+    fn capture(&self) -> CaptureFilter {
+        self.capture
+    }
+
+    fn port(&self, number: u32) -> Port {
+        self.ports[number as usize]
+    }
+
+    fn backend(&self, index: u32) -> Backend {
+        self.backends[index as usize]
+    }
+
+    fn service(&self, number: u32) -> Service {
+        self.services[number as usize]
+    }
+
+    fn index_entry(&self, copy: u32, position: u32) -> IndexEntry {
+        self.index[(copy * self.limits.index + position) as usize]
+    }
+
+    fn slot(&self, place: u32) -> Slot {
+        self.slots[place as usize]
+    }
+
+    fn previous(&self, place: u32) -> Slot {
+        self.previous[place as usize]
+    }
+
+    fn prefix_value(&self, key: &PrefixKey) -> Option<u32> {
+        self.prefixes.get(key).copied()
     }
 }
 

@@ -23,7 +23,10 @@ use lb_common::{
     encap,
 };
 
-pub use self::{cache::TableCache, change::Change};
+pub use self::{
+    cache::TableCache,
+    change::{Change, Entries},
+};
 use super::{
     capture::Filter,
     index::{Index, IndexError},

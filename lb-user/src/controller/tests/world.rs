@@ -188,7 +188,9 @@ impl World {
                 }
                 vec![applied]
             }
-            Action::ReadBack(changes) => vec![Event::ReadBack(read_back(&self.memory, &changes))],
+            Action::ReadBack(changes) => {
+                vec![Event::ReadBack(changes.iter().filter_map(|change| change.read(&self.memory)).collect())]
+            }
             Action::Resolve(wanted) => {
                 let news: Vec<IpAddr> = wanted.difference(&self.resolving).copied().collect();
                 self.resolving = wanted;
@@ -440,39 +442,4 @@ pub(super) fn check(pool: &str, backend: &str) -> ProbeId {
 
 pub(super) fn target(text: &str) -> SocketAddr {
     text.parse().unwrap()
-}
-
-/// The entries that changes name, as a table has them.
-fn read_back(memory: &Memory, changes: &[Change]) -> Vec<Change> {
-    let read = |change: &Change| match change {
-        Change::Features(_) | Change::Settle => None,
-        Change::Capture(_) => Some(Change::Capture(Box::new(memory.capture))),
-        &Change::Port { number, .. } => Some(Change::Port { number, port: memory.ports[number as usize] }),
-        &(Change::Backend { index, .. } | Change::Hop { index, .. } | Change::Standing { index, .. }) => {
-            Some(Change::Backend { index, backend: Box::new(memory.backends[index as usize]) })
-        }
-        Change::Previous(slots) => {
-            let read = slots.iter().map(|&(at, _)| (at, memory.previous[at as usize]));
-            Some(Change::Previous(read.collect()))
-        }
-        Change::Slots(slots) => {
-            Some(Change::Slots(slots.iter().map(|&(at, _)| (at, memory.slots[at as usize])).collect()))
-        }
-        &Change::Service { number, .. } => {
-            Some(Change::Service { number, service: memory.services[number as usize] })
-        }
-        Change::Index { copy, entries } => {
-            let base = copy * memory.limits.index;
-            let read = entries.iter().map(|&(at, _)| (at, memory.index[(base + at) as usize]));
-            Some(Change::Index { copy: *copy, entries: read.collect() })
-        }
-        Change::Prefixes { set, .. } => {
-            let (set, remove): (Vec<_>, Vec<_>) =
-                set.iter().map(|(key, _)| *key).partition(|key| memory.prefixes.contains_key(key));
-            let set = set.into_iter().map(|key| (key, memory.prefixes[&key])).collect();
-            Some(Change::Prefixes { set, remove })
-        }
-        Change::Config(_) => Some(Change::Config(memory.config)),
-    };
-    changes.iter().filter_map(read).collect()
 }

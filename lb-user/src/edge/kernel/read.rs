@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use aya::maps::{LpmTrie, MapData, MapError, lpm_trie::Key};
 use lb_common::{
     abi::{
-        Backend, Bucket, Config, Counter, Features, Flow, IndexEntry, Limits, Port, PrefixKey, Reason,
-        SLOTS_PER_LINE, Service, Slot, SlotLine, name,
+        Backend, Bucket, CaptureFilter, Config, Counter, Features, Flow, IndexEntry, Limits, Port, PrefixKey,
+        Reason, SLOTS_PER_LINE, Service, Slot, SlotLine, name,
     },
     addr::Addr,
 };
@@ -14,7 +14,7 @@ use lb_common::{
 use super::{Kernel, KernelError, lpm_key, mapped::MappedArray};
 use crate::model::{
     memory::{Flows, Memory},
-    plan::Change,
+    plan::Entries,
     trace::snapshot::View,
 };
 
@@ -38,55 +38,6 @@ impl Kernel {
             limiters: Flows::of((0..tables.limiters.len()).flat_map(|at| tables.limiters.load(at).0)),
             allowances: Memory::unlimited(),
         }
-    }
-
-    /// The entries that changes name, as they are now: changes that would make them so. What is no entry (features,
-    /// settling) is left out, and so are prefixes to be removed.
-    pub fn read_back(&self, changes: &[Change]) -> Vec<Change> {
-        let tables = &self.tables;
-        let slot = |table: &MappedArray<SlotLine>, at: u32| {
-            (at, table.load((at / SLOTS_PER_LINE) as usize).0[(at % SLOTS_PER_LINE) as usize])
-        };
-        let read = |change: &Change| match change {
-            Change::Features(_) | Change::Settle => None,
-            Change::Capture(_) => Some(Change::Capture(Box::new(tables.capture.load(0)))),
-            &Change::Port { number, .. } => {
-                Some(Change::Port { number, port: tables.ports.load(number as usize) })
-            }
-            &(Change::Backend { index, .. } | Change::Hop { index, .. } | Change::Standing { index, .. }) => {
-                Some(Change::Backend { index, backend: Box::new(tables.backends.load(index as usize)) })
-            }
-            Change::Previous(slots) => {
-                Some(Change::Previous(slots.iter().map(|&(at, _)| slot(&tables.previous, at)).collect()))
-            }
-            Change::Slots(slots) => {
-                Some(Change::Slots(slots.iter().map(|&(at, _)| slot(&tables.slots, at)).collect()))
-            }
-            &Change::Service { number, .. } => {
-                Some(Change::Service { number, service: tables.services.load(number as usize) })
-            }
-            Change::Index { copy, entries } => {
-                let base = copy * self.options.limits.index;
-                let read = entries.iter().map(|&(at, _)| (at, tables.index.load((base + at) as usize)));
-                Some(Change::Index { copy: *copy, entries: read.collect() })
-            }
-            Change::Prefixes { set, .. } => Some(self.read_prefixes(set.iter().map(|(key, _)| *key))),
-            Change::Config(_) => Some(Change::Config(tables.config.load(0))),
-        };
-        changes.iter().filter_map(read).collect()
-    }
-
-    /// What is found by prefixes: their own values, if they are there.
-    fn read_prefixes(&self, keys: impl Iterator<Item = PrefixKey>) -> Change {
-        let (mut set, mut remove) = (Vec::new(), Vec::new());
-        let trie = self.trie().ok();
-        for key in keys {
-            match trie.as_ref().and_then(|trie| trie.get(&lpm_key(&key), 0).ok()) {
-                Some(value) => set.push((key, value)),
-                None => remove.push(key),
-            }
-        }
-        Change::Prefixes { set, remove }
     }
 
     /// Every entry of every list of prefixes. An entry that is removed meanwhile may be missing or not.
@@ -187,4 +138,46 @@ impl View for Kernel {
 fn slot_of(lines: &MappedArray<SlotLine>, place: u32) -> Option<Slot> {
     let SlotLine(slots) = lines.get(place / SLOTS_PER_LINE)?;
     slots.get((place % SLOTS_PER_LINE) as usize).copied()
+}
+
+impl Entries for Kernel {
+    fn config(&self) -> Config {
+        self.tables.config.load(0)
+    }
+
+    fn capture(&self) -> CaptureFilter {
+        self.tables.capture.load(0)
+    }
+
+    fn port(&self, number: u32) -> Port {
+        self.tables.ports.load(number as usize)
+    }
+
+    fn backend(&self, index: u32) -> Backend {
+        self.tables.backends.load(index as usize)
+    }
+
+    fn service(&self, number: u32) -> Service {
+        self.tables.services.load(number as usize)
+    }
+
+    fn index_entry(&self, copy: u32, position: u32) -> IndexEntry {
+        self.tables.index.load((copy * self.options.limits.index + position) as usize)
+    }
+
+    fn slot(&self, place: u32) -> Slot {
+        slot(&self.tables.slots, place)
+    }
+
+    fn previous(&self, place: u32) -> Slot {
+        slot(&self.tables.previous, place)
+    }
+
+    fn prefix_value(&self, key: &PrefixKey) -> Option<u32> {
+        self.trie().ok()?.get(&lpm_key(key), 0).ok()
+    }
+}
+
+fn slot(table: &MappedArray<SlotLine>, place: u32) -> Slot {
+    table.load((place / SLOTS_PER_LINE) as usize).0[(place % SLOTS_PER_LINE) as usize]
 }

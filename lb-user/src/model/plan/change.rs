@@ -103,4 +103,60 @@ impl Change {
             Self::Features(_) | Self::Settle => "programs",
         }
     }
+
+    /// The entries that it names as somebody else has them: the change that would make them so. Entries of a list of prefixes
+    /// that are not there are to be removed; what is no entry (features, settling) gives nothing.
+    pub fn read(&self, from: &impl Entries) -> Option<Self> {
+        Some(match self {
+            Self::Features(_) | Self::Settle => return None,
+            Self::Capture(_) => Self::Capture(Box::new(from.capture())),
+            &Self::Port { number, .. } => Self::Port { number, port: from.port(number) },
+            &(Self::Backend { index, .. } | Self::Hop { index, .. } | Self::Standing { index, .. }) => {
+                Self::Backend { index, backend: Box::new(from.backend(index)) }
+            }
+            Self::Previous(slots) => {
+                Self::Previous(slots.iter().map(|&(at, _)| (at, from.previous(at))).collect())
+            }
+            Self::Slots(slots) => Self::Slots(slots.iter().map(|&(at, _)| (at, from.slot(at))).collect()),
+            &Self::Service { number, .. } => Self::Service { number, service: from.service(number) },
+            Self::Index { copy, entries } => {
+                let read = entries.iter().map(|&(at, _)| (at, from.index_entry(*copy, at)));
+                Self::Index { copy: *copy, entries: read.collect() }
+            }
+            Self::Prefixes { set, remove } => {
+                let keys = set.iter().map(|(key, _)| key).chain(remove);
+                let (mut set, mut remove) = (Vec::new(), Vec::new());
+                for &key in keys {
+                    match from.prefix_value(&key) {
+                        Some(value) => set.push((key, value)),
+                        None => remove.push(key),
+                    }
+                }
+                Self::Prefixes { set, remove }
+            }
+            Self::Config(_) => Self::Config(from.config()),
+        })
+    }
+}
+
+/// The tables that plans write, entry by entry, each within the table.
+pub trait Entries {
+    /// See [`Change::Config`].
+    fn config(&self) -> Config;
+    /// See [`Change::Capture`].
+    fn capture(&self) -> CaptureFilter;
+    /// A port.
+    fn port(&self, number: u32) -> Port;
+    /// A backend.
+    fn backend(&self, index: u32) -> Backend;
+    /// A service.
+    fn service(&self, number: u32) -> Service;
+    /// An entry of a copy of the index.
+    fn index_entry(&self, copy: u32, position: u32) -> IndexEntry;
+    /// A slot.
+    fn slot(&self, place: u32) -> Slot;
+    /// Its previous owner.
+    fn previous(&self, place: u32) -> Slot;
+    /// The value of a prefix; in the kernel, if it is not there, perhaps that of one that contains it.
+    fn prefix_value(&self, key: &PrefixKey) -> Option<u32>;
 }
