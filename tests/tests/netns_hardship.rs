@@ -7,7 +7,11 @@ use anyhow::{Context, Result, ensure};
 use aya::maps::MapData;
 use lb_common::abi::{ABI_VERSION, SlotLine, name};
 use lb_tests::lab::{
-    Backend, Config, Daemon, Lab, addresses::VIPS, client::Ask, load::under_load, process, root, wait,
+    Backend, Config, Daemon, Lab,
+    addresses::VIPS,
+    client::Ask,
+    load::{load, under_load},
+    process, root, wait,
 };
 use lb_user::{api::State, edge::kernel::mapped::MappedArray};
 use nix::{
@@ -95,15 +99,28 @@ fn an_interface_that_vanishes_is_told_of_and_one_that_takes_its_name_is_attached
 fn an_interface_that_is_down_for_a_while_comes_back_by_itself() {
     root::required(|| {
         let (lab, daemon) = start()?;
-        lab.balancer.ip(&["link", "set", "eth0", "down"])?;
+        lab.down()?;
         let down = daemon.wait_state("www", "b1", State::Down, Duration::from_secs(5));
         down.context("b1 cannot be reached")?;
         let reason = daemon.backend("www", "b1")?.reason;
         println!("b1 is down: {reason}");
         ensure!(reason.contains("eth0") || reason.contains("route"), "{reason}");
-        lab.balancer.ip(&["link", "set", "eth0", "up"])?;
-        // The kernel forgets routes by a gateway with the interface; who set them up does it again.
+        lab.up()?;
         daemon.wait_up(Duration::from_secs(10))?;
+        serves(&lab)?;
+        // Who has a connection waits for it; what was on its way is sent again.
+        let outcome = load(&lab, "an interface that is down for a second", || {
+            lab.down()?;
+            daemon.wait_state("www", "b1", State::Down, Duration::from_secs(5))?;
+            std::thread::sleep(Duration::from_millis(500));
+            lab.up()?;
+            daemon.wait_up(Duration::from_secs(10))?;
+            std::thread::sleep(Duration::from_secs(6));
+            Ok(())
+        })?;
+        ensure!(outcome.lost.is_empty(), "held connections broke: {}", outcome.lost.join("; "));
+        // Datagrams that were under way are not sent again.
+        ensure!(outcome.http.failed() == 0, "requests failed: {}", outcome.http);
         Ok(())
     });
 }

@@ -284,6 +284,23 @@ impl Lab {
         self.balancer.ip(&["link", "del", self.arms[0].near]).map(drop)
     }
 
+    /// Takes the balancer's `eth0` down.
+    ///
+    /// # Errors
+    /// If it cannot be.
+    pub fn down(&self) -> Result<()> {
+        self.balancer.ip(&["link", "set", self.arms[0].near, "down"]).map(drop)
+    }
+
+    /// Takes it up again and gives it back what the kernel forgot of it: routes, IPv6 addresses. A host's network
+    /// configuration does no less.
+    ///
+    /// # Errors
+    /// If it cannot be.
+    pub fn up(&self) -> Result<()> {
+        batch(&self.balancer, &self.balancer_routes())
+    }
+
     /// Gives the balancer a new `eth0` in the place of the one that was taken away.
     ///
     /// # Errors
@@ -382,16 +399,16 @@ fn wire(name: &str, (to, far): (&Namespace, &str), mtu: u16, bridge: Option<&str
 /// Address of a namespace's `eth0`, and its default route.
 fn host(subnet: Subnet, number: u8) -> Vec<String> {
     let mut commands = addresses("eth0", subnet, number);
-    commands.push(format!("route add default via {}", subnet.v4(ROUTER)));
-    commands.push(format!("route add default via {}", subnet.v6(ROUTER)));
+    commands.push(format!("route replace default via {}", subnet.v4(ROUTER)));
+    commands.push(format!("route replace default via {}", subnet.v6(ROUTER)));
     commands
 }
 
 fn addresses(interface: &str, subnet: Subnet, number: u8) -> Vec<String> {
     vec![
         format!("link set {interface} up"),
-        format!("addr add {}/24 dev {interface}", subnet.v4(number)),
-        format!("addr add {}/64 dev {interface} nodad", subnet.v6(number)),
+        format!("addr replace {}/24 dev {interface}", subnet.v4(number)),
+        format!("addr replace {}/64 dev {interface} nodad", subnet.v6(number)),
     ]
 }
 
