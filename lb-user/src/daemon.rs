@@ -14,6 +14,7 @@
 //!
 //! One thread: the tasks take turns, and only this loop touches the controller and the kernel.
 
+mod claim;
 mod lock;
 mod start;
 
@@ -96,6 +97,8 @@ async fn serve(args: &RunArgs) -> anyhow::Result<()> {
     let listener = args.api_listen.map(|address| Listener::bind(address, args.api_token_file.as_deref()));
     let listener = listener.transpose()?;
     let _pins = pins::claim(&args.pins)?;
+    let _claims =
+        interfaces.iter().map(|name| claim::Claim::take(name)).collect::<anyhow::Result<Vec<_>>>()?;
     let options = LoadOptions {
         limits: limits_for(&desired),
         features: controller::features(&desired),

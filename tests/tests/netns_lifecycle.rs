@@ -121,7 +121,7 @@ fn a_start_that_fails_leaves_alone_what_forwards() {
 }
 
 #[test]
-fn a_second_daemon_on_the_same_pins_is_refused_by_name() {
+fn a_second_daemon_on_the_same_pins_or_interface_is_refused_by_name() {
     root::required(|| {
         let (lab, daemon) = start(&[])?;
         // Should it start after all, it does not stay.
@@ -132,6 +132,10 @@ fn a_second_daemon_on_the_same_pins_is_refused_by_name() {
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.code() == Some(1), "{}: {said}", output.status);
         ensure!(said.contains(&format!("pid {}", daemon.id())), "{said}");
+        // With pins of its own as well.
+        let (status, said) = lb_tests::lab::daemon::refused(&lab, &std::fs::read_to_string(&daemon.config)?)?;
+        ensure!(status.code() == Some(1), "{status}: {said}");
+        ensure!(said.contains(&format!("another lb with pid {} has eth0", daemon.id())), "{said}");
         let tally = lab.ask(Ask::Http, VIP4, 50)?;
         ensure!(tally.failed() == 0, "after the second was refused: {tally}");
         Ok(())
