@@ -40,7 +40,10 @@ proptest! {
                 world.go(target);
             }
         }
-        world.go(&course.last().unwrap().0);
+        // Twice, as above: slots that a target calls settled may come into transition only by the first.
+        let last = &course.last().unwrap().0;
+        world.go_once(last);
+        world.go(last);
     }
 
     /// A plan that stops after each of its steps in turn; then the same or another target is wanted.
