@@ -111,7 +111,7 @@ impl Daemon {
         })
     }
 
-    /// Somebody saves the file: until the last write that follows.
+    /// Somebody saves the file: until the last write that follows is read back.
     fn reload(&mut self, text: &str) -> Result<Cost> {
         self.now += Duration::from_secs(1);
         let mut cost = Cost::default();
@@ -128,7 +128,6 @@ impl Daemon {
                             }
                         }
                         cost.steps += changes.len();
-                        cost.took = start.elapsed();
                         events.push(Event::Applied(Applied { done: changes.len(), error: None }));
                     }
                     Action::Resolve(wanted) => {
@@ -138,8 +137,11 @@ impl Daemon {
                                 .map(|target| Event::NextHop { target, state: Ok(way(target)) }),
                         );
                     }
+                    Action::ReadBack(changes) => {
+                        let read = changes.iter().filter_map(|change| change.read(&self.kernel));
+                        events.push(Event::ReadBack(read.collect()));
+                    }
                     Action::Probe(_)
-                    | Action::ReadBack(_)
                     | Action::WriteConfig { .. }
                     | Action::ReadNamed { .. }
                     | Action::Keep(_)
@@ -153,6 +155,7 @@ impl Daemon {
                 }
             }
         }
+        cost.took = start.elapsed();
         if let Some(error) = self.controller.config_errors().first() {
             bail!("the configuration is wrong: {error}");
         }
